@@ -1,0 +1,59 @@
+"""Between text and tokens: prompts through the chat template, and responses with their end token.
+
+Text of models and data enters only through here, so that nothing in it can pose as a turn of the chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers import PreTrainedTokenizerBase
+
+from opcod.prompts import Message, neutralise
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with a chat template.
+
+    Args:
+        tokenizer: The base model's.
+        ends: Token ids that end a response; the tokenizer's own one is written.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    ends: tuple[int, ...]
+
+    @cached_property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The spellings of all special tokens."""
+        added = {str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        return tuple(sorted(added | set(self.tokenizer.all_special_tokens)))
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of a prompt, up to where the response begins."""
+        safe = [m | {"content": neutralise(m["content"], self.special_tokens)} for m in messages]
+        ids = self.tokenizer.apply_chat_template(
+            safe, add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=False
+        )
+        return tuple(ids)
+
+    def response(self, text: str) -> tuple[int, ...]:
+        """Token ids of a whole response, its end token included."""
+        return (*self.tokenize(text), self.end)
+
+    @property
+    def end(self) -> int:
+        """The token a response ends with."""
+        return self.ends[0] if self.tokenizer.eos_token_id is None else int(self.tokenizer.eos_token_id)
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """Token ids of bare text."""
+        safe = neutralise(text, self.special_tokens)
+        return tuple(self.tokenizer(safe, add_special_tokens=False)["input_ids"])
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, without special ones."""
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)

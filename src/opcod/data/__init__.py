@@ -1,0 +1,1 @@
+"""Questions: the schema and its checks, their sources, and the DataModule that serves them."""

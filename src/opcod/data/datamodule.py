@@ -1,0 +1,261 @@
+"""DataModules: questions for co-distillation, lessons for a specialist."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from opcod.data.lessons import Lesson, LessonMix, lessons
+from opcod.data.questions import Question, QuestionError
+from opcod.data.sources import QuestionSource, Splits
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The questions x of one step, with its place in the run.
+
+    Args:
+        round: Counted from 0.
+        phase: 0 or 1: whose turn it is to be the tutee.
+        step: Counted from 0 within the phase.
+        questions: Of both domains.
+    """
+
+    round: int
+    phase: int
+    step: int
+    questions: list[Question]
+
+
+class StepLoader:
+    """The 2K training batches of a round, each drawn from (seed, round, phase, step) alone.
+
+    Lightning tells a loader's `sampler` the epoch, and saves and restores a loader's own state: with these two
+    a run that is resumed in the middle of a round goes on at its next batch.
+
+    Args:
+        questions: The training questions of both domains.
+        batch_size: Questions a step.
+        steps: K, steps a phase.
+        seed: Of the draw.
+    """
+
+    def __init__(self, questions: Sequence[Question], *, batch_size: int, steps: int, seed: int) -> None:
+        self.questions = list(questions)
+        self.batch_size = batch_size
+        self.steps = steps
+        self.seed = seed
+        self.round = 0
+        self.next = 0
+
+    @property
+    def sampler(self) -> StepLoader:
+        """Itself, for Lightning to tell it the epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin round `epoch`, unless that is the round it is in the middle of."""
+        if epoch != self.round:
+            self.round, self.next = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where it stands."""
+        return {"round": self.round, "next": self.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from where `state_dict` stood."""
+        self.round, self.next = state["round"], state["next"]
+
+    def __len__(self) -> int:
+        return 2 * self.steps
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        while self.next < len(self):
+            self.next += 1
+            yield self.batch(self.round, *divmod(self.next - 1, self.steps))
+        self.next = 0
+
+    def batch(self, round: int, phase: int, step: int) -> StepBatch:
+        """The questions of a step: each phase goes through the training questions in an order of its own."""
+        first = round * self.steps + step
+        chosen = []
+        for i in range(first * self.batch_size, (first + 1) * self.batch_size):
+            lap, place = divmod(i, len(self.questions))
+            chosen.append(self.questions[_order(len(self.questions), f"{self.seed} order {phase} {lap}")[place]])
+        return StepBatch(round, phase, step, chosen)
+
+
+def _order(size: int, key: str) -> list[int]:
+    order = list(range(size))
+    random.Random(key).shuffle(order)
+    return order
+
+
+def _as_is(batch: list[T]) -> list[T]:
+    return batch
+
+
+def check_settings(**counts: int) -> None:
+    """Refuse counts below 1, all at once.
+
+    Raises:
+        ValueError: Names each.
+    """
+    if low := [f"{name} is {value}" for name, value in counts.items() if value < 1]:
+        raise ValueError(", ".join(low) + ": expected at least 1")
+
+
+class QuestionData(L.LightningDataModule):
+    """The questions of a pair of domains.
+
+    Args:
+        source: Where they come from.
+        batch_size: Questions a step.
+        steps: K, steps a phase; a round has 2K.
+        validation: Validation questions a domain, on which the gate's scores are measured. At 30 a domain the
+            standard error of a gap is about as large as the threshold tau itself.
+        test: Test questions a domain; all by default.
+        evaluation_batch_size: Questions that are evaluated side by side.
+        seed: Of every draw.
+    """
+
+    def __init__(
+        self,
+        source: QuestionSource,
+        batch_size: int = 32,
+        steps: int = 50,
+        validation: int = 30,
+        test: int | None = None,
+        evaluation_batch_size: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_settings(
+            batch_size=batch_size,
+            steps=steps,
+            validation=validation,
+            evaluation_batch_size=evaluation_batch_size,
+            **({} if test is None else {"test": test}),
+        )
+        self.source = source
+        self.batch_size = batch_size
+        self.steps = steps
+        self.validation = validation
+        self.test = test
+        self.evaluation_batch_size = evaluation_batch_size
+        self.seed = seed
+        self.splits: Splits | None = None
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains of the questions."""
+        return self.source.domains
+
+    def setup(self, stage: str) -> None:
+        """Load the questions, once.
+
+        Raises:
+            QuestionError: If a domain has no training, validation or test question.
+        """
+        if self.splits is not None:
+            return
+        splits = self.source.splits(validation=self.validation, test=self.test, seed=self.seed)
+        for name in ("train", "validation", "test"):
+            present = {q.domain for q in getattr(splits, name)}
+            if missing := [d for d in self.domains if d not in present]:
+                raise QuestionError(
+                    f"the {name} set has no question of {', '.join(missing)}: add some, or take the domain out of "
+                    "`domains`"
+                )
+        self.splits = splits
+
+    def train_dataloader(self) -> StepLoader:
+        """2K batches a round."""
+        assert self.splits is not None
+        return StepLoader(self.splits.train, batch_size=self.batch_size, steps=self.steps, seed=self.seed)
+
+    def val_dataloader(self) -> DataLoader[Question]:
+        """The gate's questions."""
+        assert self.splits is not None
+        return self._evaluation(self.splits.validation)
+
+    def test_dataloader(self) -> DataLoader[Question]:
+        """The questions that are reported."""
+        assert self.splits is not None
+        return self._evaluation(self.splits.test)
+
+    def predict_dataloader(self) -> DataLoader[Question]:
+        """As the test questions."""
+        return self.test_dataloader()
+
+    def _evaluation(self, questions: list[Question]) -> DataLoader[Any]:
+        return DataLoader(questions, batch_size=self.evaluation_batch_size, collate_fn=_as_is)  # type: ignore[arg-type]
+
+
+class LessonData(L.LightningDataModule):
+    """What one specialist is taught, and the questions it is scored on.
+
+    Args:
+        source: Where the questions come from.
+        home: The domain it becomes a specialist in.
+        peers: The domains its peers are strong in, as the tutoring prompts name them.
+        home_lessons: Lessons in its own domain.
+        other_lessons: Lessons in each of the other domains, so that it is not lost there.
+        mix: Shares of lessons that are not plain solving.
+        batch_size: Lessons a step.
+        validation: Validation questions a domain.
+        seed: Of every draw.
+    """
+
+    def __init__(
+        self,
+        source: QuestionSource,
+        home: str,
+        peers: list[str],
+        home_lessons: int = 1200,
+        other_lessons: int = 400,
+        mix: LessonMix = LessonMix(),  # noqa: B008
+        batch_size: int = 16,
+        validation: int = 30,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_settings(home_lessons=home_lessons, batch_size=batch_size, validation=validation)
+        if home not in source.domains:
+            raise QuestionError(f"unknown domain {home!r}: the source has {', '.join(source.domains)}")
+        self.source = source
+        self.home = home
+        self.peers = peers
+        self.home_lessons = home_lessons
+        self.other_lessons = other_lessons
+        self.mix = mix
+        self.batch_size = batch_size
+        self.validation = validation
+        self.seed = seed
+
+    def setup(self, stage: str) -> None:
+        """Make the lessons and load the validation questions."""
+        made: list[Lesson] = []
+        for domain in self.source.domains:
+            count = self.home_lessons if domain == self.home else self.other_lessons
+            if count:
+                worked = self.source.worked(domain, count, seed=self.seed)
+                made += lessons(worked, self.mix, home=self.home, peers=self.peers, seed=self.seed)
+        random.Random(f"{self.seed} lessons {self.home}").shuffle(made)
+        self.lessons = made
+        self.questions = self.source.splits(validation=self.validation, test=1, seed=self.seed).validation
+
+    def train_dataloader(self) -> DataLoader[Lesson]:
+        """The lessons, in an order of their own for the seed."""
+        return DataLoader(self.lessons, batch_size=self.batch_size, collate_fn=_as_is, drop_last=True)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[Question]:
+        """Validation questions of all domains."""
+        return DataLoader(self.questions, batch_size=16, collate_fn=_as_is)  # type: ignore[arg-type]

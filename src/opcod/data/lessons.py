@@ -1,0 +1,102 @@
+"""What a specialist is taught: to solve, to tutor, and to use what a self-teacher is shown.
+
+A lesson is a prompt and the response to it; its prompts are the very ones of co-distillation.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opcod.data.questions import Question, QuestionError
+from opcod.data.science import WorkedQuestion
+from opcod.feedback import judge, tutor_messages
+from opcod.prompts import Message, student_messages, teacher_messages
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A prompt with the response to learn.
+
+    Args:
+        messages: The prompt.
+        response: The text to be written.
+        domain: Of its question.
+        kind: `solve`, `context` or `tutor`.
+    """
+
+    messages: list[Message]
+    response: str
+    domain: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class LessonMix:
+    """Shares of what a specialist is taught beside solving.
+
+    Args:
+        context: Share of lessons that solve a question as the self-teacher does, shown s, f or both.
+        tutor: Share of lessons that give feedback on a response.
+    """
+
+    context: float = 0.25
+    tutor: float = 0.25
+
+    def __post_init__(self) -> None:
+        if min(self.context, self.tutor) < 0 or self.context + self.tutor > 1:
+            raise ValueError(
+                f"lesson shares context {self.context} and tutor {self.tutor}: expected at least 0, in sum at most 1"
+            )
+
+
+def solve(question: Question) -> Lesson:
+    """To answer a question by its worked solution.
+
+    Raises:
+        QuestionError: If it has none.
+    """
+    if question.solution is None:
+        raise QuestionError(
+            f"question {question.id!r} has no worked solution to learn from; give every training question a "
+            "`solution` in the response format"
+        )
+    return Lesson(student_messages(question), question.solution, question.domain, "solve")
+
+
+def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
+    """To answer a question shown s, f or both, f being on a right or a wrong response."""
+    shown = rng.choice(("solution", "feedback", "both")) if worked.wrong else "solution"
+    attempt = rng.choice((worked.right, *worked.wrong))
+    feedback = judge(attempt.feedback, worked.question, anchored=True).text if shown != "solution" else None
+    solution = worked.right.response if shown != "feedback" else None
+    messages = teacher_messages(worked.question, solution, feedback)
+    return Lesson(messages, worked.right.response, worked.question.domain, "context")
+
+
+def tutor(worked: WorkedQuestion, rng: random.Random, *, home: str, peers: Sequence[str]) -> Lesson:
+    """To give feedback on a response, a wrong one two times in three, as a tutor strong in `home`."""
+    attempt = worked.right if rng.random() < 1 / 3 else rng.choice(worked.wrong)
+    peer_domain = rng.choice([d for d in peers if d != home] or [home])
+    messages = tutor_messages(
+        worked.question, attempt.response, tutor_domain=home, peer_domain=peer_domain, anchored=True
+    )
+    return Lesson(messages, attempt.feedback, worked.question.domain, "tutor")
+
+
+def lessons(
+    worked: Sequence[WorkedQuestion], mix: LessonMix, *, home: str, peers: Sequence[str], seed: int
+) -> list[Lesson]:
+    """One lesson a question, of kinds drawn by `mix`."""
+    made = []
+    for item in worked:
+        rng = random.Random(f"{seed} lesson {item.question.id}")
+        draw = rng.random()
+        if draw < mix.context:
+            made.append(use_context(item, rng))
+        elif draw < mix.context + mix.tutor and item.wrong:
+            made.append(tutor(item, rng, home=home, peers=peers))
+        else:
+            made.append(solve(item.question))
+    return made

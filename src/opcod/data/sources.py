@@ -1,0 +1,185 @@
+"""Where questions come from: generated science, SciKnowEval, or a user's own JSONL files."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opcod.data.jsonl import read_questions
+from opcod.data.questions import Question, QuestionError
+from opcod.data.science import Attempted, WorkedQuestion, generate
+from opcod.data.sciknoweval import load_sciknoweval
+from opcod.data.splits import assert_disjoint, drop_leaks, hold_out
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Questions that never share content across splits.
+
+    Args:
+        train: What students are trained on.
+        validation: What the gate's scores are measured on.
+        test: What is reported.
+    """
+
+    train: list[Question]
+    validation: list[Question]
+    test: list[Question]
+
+    def __post_init__(self) -> None:
+        assert_disjoint(train=self.train, validation=self.validation, test=self.test)
+
+
+class QuestionSource(ABC):
+    """A source of questions of some domains, made for a seed."""
+
+    domains: list[str]
+
+    @abstractmethod
+    def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
+        """The questions.
+
+        Args:
+            validation: Validation questions a domain.
+            test: Test questions a domain; None takes all there are.
+            seed: Of what is drawn or held out.
+
+        Raises:
+            QuestionError: If a file is faulty, or a domain has too few questions.
+        """
+
+    def worked(self, domain: str, count: int, *, seed: int) -> list[WorkedQuestion]:
+        """Training questions of `domain` with worked solutions, for a specialist."""
+        train = self.splits(validation=0, test=None, seed=seed).train
+        solved = [q for q in train if q.domain == domain and q.solution is not None]
+        if not solved:
+            raise QuestionError(
+                f"no {domain} question has a worked solution to learn from; give training questions a `solution` "
+                "in the response format"
+            )
+        return [WorkedQuestion(q, Attempted(q.solution or "", ""), ()) for q in solved[:count]]
+
+
+class GeneratedScience(QuestionSource):
+    """Generated science questions from real constants; nothing to download.
+
+    Args:
+        domains: Some of `physics`, `chemistry`, `materials`, `biology`.
+        levels: Difficulties: 1 one step with small numbers, 2 larger numbers or two steps, 3 decimals,
+            conversions or three steps.
+        train: Training questions a domain.
+        families: Only these families of questions; all by default.
+    """
+
+    def __init__(
+        self,
+        domains: list[str],
+        levels: list[int] | None = None,
+        train: int = 1000,
+        families: list[str] | None = None,
+    ) -> None:
+        self.domains = domains
+        self.levels = levels or [1, 2]
+        self.train = train
+        self.families = families
+
+    def _draw(self, domain: str, count: int, seed: int, split: str) -> list[WorkedQuestion]:
+        return generate(domain, count, seed=seed, split=split, levels=self.levels, families=self.families)
+
+    def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
+        """See `QuestionSource`; 200 test questions a domain where none are asked for."""
+        counts = {"train": self.train, "validation": validation, "test": 200 if test is None else test}
+        drawn = {
+            split: [w.question for domain in self.domains for w in self._draw(domain, count, seed, split)]
+            for split, count in counts.items()
+        }
+        return Splits(**drawn)
+
+    def worked(self, domain: str, count: int, *, seed: int) -> list[WorkedQuestion]:
+        """See `QuestionSource`; also with typical mistakes and the feedback on them."""
+        return self._draw(domain, count, seed, "train")
+
+
+class SciKnowEval(QuestionSource):
+    """SciKnowEval's multiple-choice questions of level L3, from a folder or the hub.
+
+    Args:
+        domains: Some of `chemistry`, `materials`, `physics`.
+        folder: Folder with `<domain>/train.jsonl` and `test.jsonl`; by default they come from the hub.
+        hub_id: The dataset's id there.
+        revision: Its branch, tag or commit.
+    """
+
+    def __init__(
+        self,
+        domains: list[str],
+        folder: str | None = None,
+        hub_id: str = "hicai-zju/SciKnowEval",
+        revision: str | None = None,
+    ) -> None:
+        self.domains = domains
+        self.folder = folder
+        self.hub_id = hub_id
+        self.revision = revision
+
+    def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
+        """See `QuestionSource`; validation is held out of the published train split."""
+        published = load_sciknoweval(
+            self.domains, folder=self.folder, hub_id=self.hub_id, revision=self.revision
+        )
+        return _held_out(published["train"], published["test"], validation=validation, test=test, seed=seed)
+
+
+class JsonQuestions(QuestionSource):
+    """A user's own questions, one JSON object a line.
+
+    Args:
+        domains: The domains; a question of another one is refused.
+        train: File with the training questions.
+        test: File with the test questions.
+        validation: File with the gate's questions; by default they are held out of `train`.
+    """
+
+    def __init__(self, domains: list[str], train: str, test: str, validation: str | None = None) -> None:
+        self.domains = domains
+        self.train = train
+        self.test = test
+        self.validation = validation
+
+    def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
+        """See `QuestionSource`."""
+        train, tests = (read_questions(Path(p), domains=self.domains) for p in (self.train, self.test))
+        given = None if self.validation is None else read_questions(self.validation, domains=self.domains)
+        return _held_out(train, tests, validation=validation, test=test, seed=seed, given=given)
+
+
+def _held_out(
+    train: Sequence[Question],
+    tests: Sequence[Question],
+    *,
+    validation: int,
+    test: int | None,
+    seed: int,
+    given: Sequence[Question] | None = None,
+) -> Splits:
+    """Disjoint splits out of published ones: leaks are dropped from train and reported."""
+    train, leaks = drop_leaks(train, tests)
+    log.info("%s", leaks)
+    if given is not None:
+        train, leaks = drop_leaks(train, given, split="validation")
+        log.info("%s", leaks)
+        kept, _ = drop_leaks(given, tests)
+        rest, held = list(train), kept
+    elif validation:
+        rest, held = hold_out(train, validation, seed)
+    else:
+        rest, held = list(train), []
+    if test is not None:
+        _, tests = hold_out(tests, test, seed)
+    return Splits(rest, held, list(tests))
+

@@ -1,0 +1,63 @@
+"""Write a peer's adapter, or merged weights, in the form that plain transformers and peft load."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from opcod.models import BUNDLED_NAME
+from opcod.peers import ADAPTER_FILE, Lora, State
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make `folder` by `fill(scratch)`, whole or not at all; an older one is replaced.
+
+    Raises:
+        OSError: As `fill` raises it, for instance where the disk is full; nothing half-written stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fill(scratch)
+        scratch.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_adapter(
+    folder: Path, state: State, lora: Lora, *, base: str, dtype: torch.dtype = torch.float32, card: str | None = None
+) -> None:
+    """Write an adapter folder that `PeftModel.from_pretrained` loads.
+
+    Args:
+        folder: Where to.
+        state: Tensors under peft's names.
+        lora: Their shape.
+        base: The base model's name, as peft's config records it.
+        dtype: Numbers to store.
+        card: A model card, written as README.md.
+    """
+
+    def fill(scratch: Path) -> None:
+        config = dataclasses.replace(
+            lora.config(), base_model_name_or_path=BUNDLED_NAME if base == "bundled" else base, inference_mode=True
+        )
+        config.save_pretrained(str(scratch))
+        save_file(
+            {k: v.detach().to("cpu", dtype).contiguous() for k, v in state.items()},
+            scratch / ADAPTER_FILE,
+            metadata={"format": "pt"},
+        )
+        if card is not None:
+            (scratch / "README.md").write_text(card, encoding="utf-8")
+
+    write_folder(folder, fill)

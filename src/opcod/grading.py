@@ -1,0 +1,102 @@
+"""Read the answer out of a response; right or wrong.
+
+Only the last complete <answer></answer> pair counts, and it must hold the answer alone, as the system message
+asks. Knows nothing about prompts or models.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from opcod.data.questions import Question
+
+_ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.IGNORECASE | re.DOTALL)
+
+_NUMBER = re.compile(
+    r"""
+    (?P<mantissa> [+-]? (?=\.?[0-9]) (?: [1-9][0-9]{0,2}(?:,[0-9]{3})+ | [0-9]* ) (?:\.[0-9]*)? )
+    (?: [eE](?P<e>[+-]?[0-9]+) | \s*[x×*·]\s*10\^(?P<power>[+-]?[0-9]+) )?
+    \s*
+    (?P<unit> (?! x\s*10 ) (?: [^\W\d_] | [%°\\] | [/(]\s*[^\W\d_] ) .* )?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ANOTHER_NUMBER = re.compile(r"\s[+-]?\.?[0-9]")
+
+_SUPERSCRIPTS = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
+_SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_BARE_POWER = re.compile(r"^([+-]?)(?=10\^)")
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What became of one response.
+
+    Args:
+        correct: Whether its answer is the key.
+        formatted: Whether it holds a readable answer in a complete <answer></answer> pair.
+        choice: The answer it gives, as a vote: an option's label, or a number to three significant digits;
+            None if it is not formatted.
+    """
+
+    correct: bool
+    formatted: bool
+    choice: str | None
+
+
+def grade(response: str, question: Question) -> Grade:
+    """Grade `response` against the key of `question` (section 1, One step, 2).
+
+    A number is right within the question's relative or absolute tolerance, whichever allows more.
+    """
+    if not question.numeric:
+        choice = extract_choice(response, question.labels)
+        return Grade(correct=choice == question.answer, formatted=choice is not None, choice=choice)
+    number = extract_number(response)
+    if number is None:
+        return Grade(correct=False, formatted=False, choice=None)
+    correct = math.isclose(
+        number, float(question.answer), rel_tol=question.tolerance, abs_tol=question.absolute_tolerance
+    )
+    return Grade(correct=correct, formatted=True, choice=f"{number:.3g}")
+
+
+def extract_answer(response: str) -> str | None:
+    """The stripped content of the last complete <answer></answer> pair, tags in any case, or None."""
+    pairs = _ANSWER.findall(response)
+    return pairs[-1].strip() if pairs else None
+
+
+def extract_choice(response: str, labels: Iterable[str]) -> str | None:
+    """The option that `response` answers with, as it stands in `labels`; None unless it is a label alone.
+
+    Letters count in either case; `B.`, `(B)` or `B: 3 m` are not the letter alone.
+    """
+    answer = (extract_answer(response) or "").casefold()
+    return next((label for label in labels if label.casefold() == answer), None)
+
+
+def extract_number(response: str) -> float | None:
+    """The number that `response` answers with, or None.
+
+    Read are a sign, thousands separators (`12,300`), scientific notation (`1.2e3`, `1.2 x 10^3`, `1.2 × 10³`,
+    LaTeX's `1.2 \\times 10^{3}`, `10^3`) and a unit after the number, which is not checked. Anything before
+    the number, a second number (`3 or 4`, `3 ± 1`), a fraction (`3/4`) or an infinite value is not a number.
+    """
+    number = _NUMBER.fullmatch(_plain(extract_answer(response) or ""))
+    if number is None or _ANOTHER_NUMBER.search(" " + (number["unit"] or "")):
+        return None
+    value = float(number["mantissa"].replace(",", "") + "e" + (number["e"] or number["power"] or "0"))
+    return value if math.isfinite(value) else None
+
+
+def _plain(answer: str) -> str:
+    """`answer` without LaTeX's signs, and every power written as `10^3`."""
+    for written, plain in (("−", "-"), ("\\times", "×"), ("\\cdot", "·"), ("\\,", " "), ("~", " ")):
+        answer = answer.replace(written, plain)
+    answer = answer.translate({ord(sign): None for sign in "${}"}).strip().rstrip(".")
+    answer = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), answer)
+    return _BARE_POWER.sub(r"\g<1>1×", answer)

@@ -1,0 +1,197 @@
+"""Divergences over logits or hidden states: how far a student is from its self-teacher, token by token.
+
+The divergence is SDPO's (arXiv 2601.20802): generalised Jensen-Shannon on the student's most likely tokens.
+Averaging over tokens and responses is the caller's (section 1, One step, 5; the paper's Eq. 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+class HiddenDivergence(NamedTuple):
+    """Of N response positions.
+
+    Args:
+        per_token: D(student || self-teacher) [N], in nats, with a gradient.
+        log_probs: The student's log-probabilities of the sampled tokens [N], in nats, detached.
+    """
+
+    per_token: Tensor
+    log_probs: Tensor
+
+
+def token_divergence(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    alpha: float,
+    top_k: int | None = None,
+    add_tail: bool = True,
+) -> Tensor:
+    """D(student || self-teacher) of every token, with M = (1 - alpha) * student + alpha * teacher:
+
+    (1 - alpha) * KL(student || M) + alpha * KL(teacher || M), the generalised Jensen-Shannon divergence; by
+    definition KL(teacher || student), forward, at alpha 0 and KL(student || teacher), reverse, at alpha 1.
+
+    Logits of -inf are probabilities of 0. No gradient flows to the teacher. Computed in float32 or float64.
+
+    Args:
+        student_logits: [B, T, V], or any leading dimensions.
+        teacher_logits: Of the same shape.
+        alpha: Weight of the teacher in the mixture, 0 to 1.
+        top_k: Compare the student's k most likely tokens only; None or at least V: the whole vocabulary.
+        add_tail: With `top_k`, add one bucket with the rest of the mass; otherwise both are renormalised over
+            the k.
+
+    Returns:
+        [B, T], in nats; infinite where a KL that is asked for is.
+
+    Raises:
+        ValueError: If the shapes differ, `alpha` is not within 0 to 1 or `top_k` is below 1.
+    """
+    _check(student_logits, teacher_logits, alpha, top_k)
+    dtype = torch.promote_types(student_logits.dtype, torch.float32)
+    student, teacher = student_logits.to(dtype), teacher_logits.detach().to(dtype)
+    if top_k is not None and top_k < student.shape[-1]:
+        support = student.detach().topk(top_k, dim=-1).indices
+        student, teacher = _restrict(student, support, add_tail), _restrict(teacher, support, add_tail)
+    return _jensen_shannon(student.log_softmax(-1), teacher.log_softmax(-1), alpha)
+
+
+def clip_importance(per_token: Tensor, log_probs: Tensor, old_log_probs: Tensor, *, limit: float) -> Tensor:
+    """Weigh every token by min(exp(log_probs - old_log_probs), limit), detached.
+
+    Corrects for tokens that were sampled by a student that is no longer quite the one that learns.
+
+    Args:
+        per_token: [B, T], already summed over the vocabulary.
+        log_probs: The student's log-probabilities of the sampled tokens now [B, T], in nats.
+        old_log_probs: The same at rollout [B, T].
+        limit: The largest weight, above 0.
+
+    Returns:
+        [B, T].
+
+    Raises:
+        ValueError: If `limit` is not above 0.
+    """
+    if not limit > 0:
+        raise ValueError(
+            f"importance limit {limit} is not above 0: use the published 2, or no importance weights"
+        )
+    log_ratio = (log_probs - old_log_probs).detach()
+    return per_token * log_ratio.clamp(max=math.log(limit)).exp()
+
+
+def hidden_divergence(
+    student_hidden: Tensor,
+    teacher_hidden: Tensor,
+    tokens: Tensor,
+    head: Callable[[Tensor], Tensor],
+    *,
+    alpha: float,
+    top_k: int | None = None,
+    add_tail: bool = True,
+    chunk_tokens: int = 256,
+) -> HiddenDivergence:
+    """`token_divergence` over flat response positions, without ever holding all their logits.
+
+    The output head is applied to `chunk_tokens` positions at a time and again in the backward pass, so that
+    the full-vocabulary logits of one chunk are the memory's peak. Value and gradient are the dense loss's.
+
+    Args:
+        student_hidden: The student's last hidden states, from which each token is predicted [N, H].
+        teacher_hidden: The self-teacher's [N, H].
+        tokens: The sampled tokens [N].
+        head: Hidden states [n, H] to logits [n, V], logit scaling and soft-capping included.
+        alpha: See `token_divergence`.
+        top_k: See `token_divergence`.
+        add_tail: See `token_divergence`.
+        chunk_tokens: Positions per chunk, at least 1.
+
+    Raises:
+        ValueError: See `token_divergence`; or if `chunk_tokens` is below 1.
+    """
+    if chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens {chunk_tokens} is below 1: use e.g. 256, fewer take less memory")
+
+    def divergence(student: Tensor, teacher: Tensor, sampled: Tensor) -> tuple[Tensor, Tensor]:
+        student_logits = head(student)
+        with torch.no_grad():
+            teacher_logits = head(teacher)
+        per_token = token_divergence(
+            student_logits, teacher_logits, alpha=alpha, top_k=top_k, add_tail=add_tail
+        )
+        return per_token, token_log_probs(student_logits.detach(), sampled)
+
+    chunks = zip(
+        student_hidden.split(chunk_tokens),
+        teacher_hidden.detach().split(chunk_tokens),
+        tokens.split(chunk_tokens),
+        strict=True,
+    )
+    parts = [
+        checkpoint(divergence, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
+    ]
+    per_token, log_probs = zip(*parts, strict=True)
+    return HiddenDivergence(torch.cat(per_token), torch.cat(log_probs))
+
+
+def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """The log-probabilities [...] of `tokens` [...] under `logits` [..., V], in nats."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _restrict(logits: Tensor, support: Tensor, add_tail: bool) -> Tensor:
+    """Logits of the `support` tokens [..., k], and of all others together if `add_tail`, [..., k + 1].
+
+    The others are summed by themselves: 1 - the support's mass would cancel where that mass is near 1.
+    """
+    top = logits.gather(-1, support)
+    if not add_tail:
+        return top
+    rest = logits.scatter(-1, support, -torch.inf)
+    nothing = rest.detach().amax(-1, keepdim=True) == -torch.inf
+    tail = rest.masked_fill(nothing, 0.0).logsumexp(-1, keepdim=True).masked_fill(nothing, -torch.inf)
+    return torch.cat([top, tail], dim=-1)
+
+
+def _jensen_shannon(log_student: Tensor, log_teacher: Tensor, alpha: float) -> Tensor:
+    if alpha == 0:
+        return _kl(log_teacher, log_student)
+    if alpha == 1:
+        return _kl(log_student, log_teacher)
+    # Where both are 0, so is their mixture; logaddexp has no gradient there, so it must not see them.
+    impossible = (log_student == -torch.inf) & (log_teacher == -torch.inf)
+    log_mixture = torch.logaddexp(
+        log_student.masked_fill(impossible, 0.0) + math.log1p(-alpha),
+        log_teacher.masked_fill(impossible, 0.0) + math.log(alpha),
+    )
+    return (1 - alpha) * _kl(log_student, log_mixture) + alpha * _kl(log_teacher, log_mixture)
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q), summed over the last dimension; where p is 0 it adds 0, whatever q is."""
+    p = log_p.exp()
+    support = p > 0
+    return (p * (torch.where(support, log_p, 0.0) - torch.where(support, log_q, 0.0))).sum(-1)
+
+
+def _check(student_logits: Tensor, teacher_logits: Tensor, alpha: float, top_k: int | None) -> None:
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student logits {tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)} "
+            "differ in shape: score the same tokens of the same vocabulary with both"
+        )
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha {alpha} is not within 0 (forward KL) to 1 (reverse KL): use e.g. 0.5")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k {top_k} is below 1: use e.g. 100, or none for the whole vocabulary")

@@ -1,0 +1,129 @@
+"""Match the tutee to its self-teacher, token by token, in micro-batches sized by tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from opcod.contexts import Context
+from opcod.losses import clip_importance, hidden_divergence
+from opcod.peers import Peer, Role
+from opcod.scoring import Scored, response_hidden, response_tokens, token_batches
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The loss between tutee and self-teacher (Eq. 1).
+
+    Args:
+        alpha: Weight of the generalised Jensen-Shannon divergence: 0 forward KL, 1 reverse KL.
+        top_k: Compare on the student's likeliest tokens; all without it.
+        add_tail: Put the mass of all other tokens into one more bucket; unstable without.
+        importance_limit: Weight tokens by min(exp(logp now - logp at rollout), this); not at all without it.
+        average: Mean over a response's tokens, then over `responses`; or over all `tokens`, as SDPO's code does.
+        self_teacher: `ema` of the student; the `live` student itself; or the `frozen` one of the start.
+        ema_rate: teacher <- (1 - rate) * teacher + rate * student after every update.
+        micro_batch_tokens: Most tokens, padding included, in one forward and backward pass.
+        chunk_tokens: Response tokens whose logits over the whole vocabulary exist at once.
+    """
+
+    alpha: float = 0.5
+    top_k: int | None = 100
+    add_tail: bool = True
+    importance_limit: float | None = 2.0
+    average: Literal["responses", "tokens"] = "responses"
+    self_teacher: Literal["ema", "live", "frozen"] = "ema"
+    ema_rate: float = 0.05
+    micro_batch_tokens: int = 8192
+    chunk_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1 or not 0 <= self.ema_rate <= 1:
+            raise ValueError(
+                f"matching: alpha {self.alpha} and ema_rate {self.ema_rate} are expected between 0 and 1"
+            )
+
+    @property
+    def teacher_role(self) -> Role:
+        """The adapter that teaches."""
+        return "student" if self.self_teacher == "live" else "teacher"
+
+    @property
+    def teacher_rate(self) -> float:
+        """How far the teacher's adapter moves after an update."""
+        return self.ema_rate if self.self_teacher == "ema" else 0.0
+
+
+@dataclass(frozen=True)
+class Match:
+    """What one step's matching came to; the gradient lies in the student's parameters.
+
+    Args:
+        loss: The step's loss, importance weights included.
+        divergence: Mean divergence a token, without them.
+        tokens: Response tokens that were distilled.
+    """
+
+    loss: float
+    divergence: float
+    tokens: int
+
+
+def match(
+    tutee: Peer, contexts: Sequence[Context], settings: Matching, backward: Callable[[Tensor], None]
+) -> Match:
+    """Accumulate the gradient of the loss over all contexts of a step, whatever the micro-batches.
+
+    Args:
+        tutee: Student and self-teacher.
+        contexts: At least one.
+        settings: The loss.
+        backward: Called with each micro-batch's share of the loss.
+    """
+    students = [_scored(c, c.attempt.prompt) for c in contexts]
+    teachers = [_scored(c, c.prompt) for c in contexts]
+    total = sum(len(s.response) for s in students)
+    loss = divergence = 0.0
+    for rows in token_batches([t.length for t in teachers], settings.micro_batch_tokens):
+        micro = [students[i] for i in rows]
+        # The teacher first: activations that are recomputed in the backward pass need the student still active.
+        with tutee.using(settings.teacher_role):
+            teacher_hidden = response_hidden(tutee.base, [teachers[i] for i in rows])
+        with tutee.using("student", train=True):
+            matched = hidden_divergence(
+                response_hidden(tutee.base, micro),
+                teacher_hidden,
+                response_tokens(micro, tutee.base.device),
+                head=tutee.base.head,
+                alpha=settings.alpha,
+                top_k=settings.top_k,
+                add_tail=settings.add_tail,
+                chunk_tokens=settings.chunk_tokens,
+            )
+            per_token = matched.per_token
+            if settings.importance_limit is not None:
+                old = torch.cat([contexts[i].attempt.response.log_probs for i in rows]).to(per_token.device)
+                per_token = clip_importance(
+                    per_token, matched.log_probs, old, limit=settings.importance_limit
+                )
+            share = _weights([len(s.response) for s in micro], len(contexts), total, settings.average)
+            micro_loss = (per_token * share.to(per_token.device)).sum()
+            backward(micro_loss)
+        loss += float(micro_loss.detach())
+        divergence += float(matched.per_token.detach().sum()) / total
+    return Match(loss, divergence, total)
+
+
+def _scored(context: Context, prompt: tuple[int, ...]) -> Scored:
+    return Scored(prompt, tuple(context.attempt.response.tokens.tolist()))
+
+
+def _weights(lengths: Sequence[int], responses: int, tokens: int, average: str) -> Tensor:
+    """Each token's weight in the step's loss [N]."""
+    if average == "tokens":
+        return torch.full((sum(lengths),), 1 / tokens)
+    return torch.cat([torch.full((n,), 1 / (n * responses)) for n in lengths])

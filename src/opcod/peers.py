@@ -1,0 +1,295 @@
+"""Peers: student, self-teacher and tutor as LoRA adapters over one shared base.
+
+`SharedBase` is the one owner of which adapter is active and which parameters take gradients; nothing else
+in the package calls peft's `set_adapter` or touches `requires_grad`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import Cache
+
+from opcod.models import LoadedBase, ModelError
+
+Role = Literal["student", "teacher", "tutor"]
+State = dict[str, Tensor]
+
+ADAPTER_FILE = "adapter_model.safetensors"
+_BARE = "bare"  # the adapter peft needs to wrap a model; stays at zero, so it is the base model itself
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The low-rank adapters of a peer.
+
+    Args:
+        rank: Inner dimension r of the update B A.
+        alpha: The update is scaled by alpha / rank.
+        target_modules: Which linear layers; `all-linear` is all but the output head.
+    """
+
+    rank: int = 8
+    alpha: float = 16
+    target_modules: str | list[str] = "all-linear"
+
+    def config(self) -> LoraConfig:
+        """As peft reads it; without dropout, so that a forward pass can be repeated exactly."""
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            target_modules=self.target_modules,
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
+        )
+
+
+class SharedBase(nn.Module):
+    """One base model in memory under any number of named adapters, all float32.
+
+    Args:
+        loaded: The base model.
+        lora: Shape of the adapters.
+        checkpoint_activations: Recompute activations in the backward pass instead of keeping them.
+    """
+
+    def __init__(self, loaded: LoadedBase, lora: Lora, *, checkpoint_activations: bool = False) -> None:
+        super().__init__()
+        self.loaded = loaded
+        self.lora = lora
+        self.checkpoint_activations = checkpoint_activations
+        self.peft: PeftModel = get_peft_model(loaded.model, lora.config(), adapter_name=_BARE)
+        self._skip_input_casts()
+        self.activate(_BARE)
+        self._check_head()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base model lies."""
+        return self.loaded.model.device
+
+    def add_adapter(self, name: str, seed: int) -> None:
+        """Add a fresh adapter: A random by `seed`, B zero, so it computes what the base model does."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.peft.add_adapter(name, self.lora.config())
+        self._skip_input_casts()
+        self.activate(_BARE)
+
+    def _skip_input_casts(self) -> None:
+        """Let autocast bring adapters to the base's numbers, instead of peft every activation to float32."""
+        for module in self.peft.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.cast_input_dtype_enabled = self.loaded.dtype == torch.float32
+
+    def activate(self, name: str, *, train: bool = False) -> None:
+        """Make `name` the active adapter; only with `train` does it, and nothing else, take gradients."""
+        self.peft.base_model.set_adapter(name, inference_mode=not train)
+
+    @contextlib.contextmanager
+    def using(self, name: str, *, train: bool = False) -> Iterator[None]:
+        """The adapter `name` for as long as the block lasts, in the numbers of the base model.
+
+        Without `train` nothing is recorded for a backward pass.
+        """
+        self.activate(name, train=train)
+        checkpointed = train and self.checkpoint_activations
+        if checkpointed:
+            self.loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.loaded.model.train()  # transformers checkpoints only in train mode; no layer here has dropout
+        low = self.loaded.dtype != torch.float32
+        try:
+            with torch.set_grad_enabled(train), torch.autocast(self.device.type, self.loaded.dtype, enabled=low):
+                yield
+        finally:
+            if checkpointed:
+                self.loaded.model.gradient_checkpointing_disable()
+                self.loaded.model.eval()
+
+    def parameters_of(self, name: str) -> list[nn.Parameter]:
+        """The adapter's parameters, always in the same order."""
+        return [p for n, p in sorted(self.peft.named_parameters()) if f".{name}." in n]
+
+    def state_of(self, name: str) -> State:
+        """The adapter's tensors under peft's own names."""
+        return get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
+
+    def load_state(self, name: str, state: State) -> None:
+        """Overwrite the adapter by `state`, named as `state_of` names it.
+
+        Raises:
+            ModelError: If the tensors are not those of this adapter.
+        """
+        mine = self.state_of(name)
+        if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in state.items()}:
+            raise ModelError(
+                f"the adapter for {name} does not fit: it has {len(state)} tensors, such as "
+                f"{_example(state)}; this base with rank {self.lora.rank} wants {len(mine)}, such as "
+                f"{_example(mine)}. Set the rank and target modules it was made with, or another base model."
+            )
+        set_peft_model_state_dict(self.peft, {k: v.float() for k, v in state.items()}, adapter_name=name)
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Last hidden states of the active adapter.
+
+        Args:
+            input_ids: [B, T] token ids; right-padded ones need no mask, since attention is causal.
+            attention_mask: [B, past + T], 0 where a position is padding.
+            position_ids: [B, T]; by default counted from the first column.
+            cache: Keys and values of the past, extended in place.
+
+        Returns:
+            [B, T, H] in the base model's numbers.
+        """
+        out = self.loaded.model.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return out.last_hidden_state
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [N, V] of hidden states [N, H], with the model family's scaling, in float32."""
+        config = self.loaded.model.config.get_text_config()
+        logits = self.loaded.model.get_output_embeddings()(hidden).float()
+        if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * scale
+        if (scaling := getattr(config, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / scaling
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def _check_head(self) -> None:
+        """That `head(hidden(x))` is what the model family itself computes."""
+        ids = torch.arange(8, device=self.device)[None] + 1
+        with self.using(_BARE):
+            ours = self.head(self.hidden(ids)[0])
+            theirs = self.loaded.model(input_ids=ids, use_cache=False).logits[0].float()
+        if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * theirs.abs().max().item()):
+            raise ModelError(
+                f"{type(self.loaded.model).__name__} turns hidden states into logits in a way that opcod does "
+                "not know. Please report the model; Llama, Qwen, Mistral, Gemma, Granite and Cohere work."
+            )
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of the two models that teach each other: three roles of one student over a base.
+
+    Args:
+        name: An identifier, used in adapters' and metrics' names.
+        domain: The domain it is stronger in.
+        base: The base its adapters lie on, perhaps shared with the other peer.
+    """
+
+    name: str
+    domain: str
+    base: SharedBase
+
+    def adapter(self, role: Role) -> str:
+        """The adapter's name over the base."""
+        return f"{self.name}_{role}"
+
+    def create(self, *, seed: int, source: Path | None) -> None:
+        """Add the three adapters; all start as the student in `source`, or as the base model itself.
+
+        Raises:
+            ModelError: If `source` holds no adapter or one of another shape.
+        """
+        for role in ("student", "teacher", "tutor"):
+            self.base.add_adapter(self.adapter(role), seed)
+        if source is not None:
+            self.base.load_state(self.adapter("student"), read_adapter(source, self.base.lora))
+        self.copy("student", "teacher")
+        self.copy("student", "tutor")
+
+    def using(self, role: Role, *, train: bool = False) -> contextlib.AbstractContextManager[None]:
+        """The peer in this role for as long as the block lasts."""
+        return self.base.using(self.adapter(role), train=train)
+
+    def parameters(self, role: Role = "student") -> list[nn.Parameter]:
+        """The role's parameters."""
+        return self.base.parameters_of(self.adapter(role))
+
+    @torch.no_grad()
+    def copy(self, source: Role, target: Role) -> None:
+        """Make `target` equal to `source`, as a tutor is frozen from its student."""
+        for theirs, mine in zip(self.parameters(source), self.parameters(target), strict=True):
+            mine.copy_(theirs)
+
+    @torch.no_grad()
+    def update_teacher(self, rate: float) -> None:
+        """Move the self-teacher towards the student: teacher <- (1 - rate) * teacher + rate * student.
+
+        It averages the factors A and B, which is not the average of their products B A.
+        """
+        for student, teacher in zip(self.parameters("student"), self.parameters("teacher"), strict=True):
+            teacher.lerp_(student, rate)
+
+    def state(self) -> dict[str, State]:
+        """The tensors of all roles, for a checkpoint."""
+        return {role: self.base.state_of(self.adapter(role)) for role in ("student", "teacher", "tutor")}
+
+    def load_state(self, state: dict[str, State]) -> None:
+        """Restore what `state` returned."""
+        for role in ("student", "teacher", "tutor"):
+            self.base.load_state(self.adapter(role), state[role])
+
+
+def read_adapter(folder: Path, lora: Lora) -> State:
+    """Read a peft adapter folder.
+
+    Raises:
+        ModelError: If there is no adapter, or it was made with another rank or scaling than `lora`.
+    """
+    config_file, weights = folder / "adapter_config.json", folder / ADAPTER_FILE
+    if not config_file.is_file() or not weights.is_file():
+        raise ModelError(
+            f"{folder} is no adapter: expected adapter_config.json and {ADAPTER_FILE}, as `opcod export` and "
+            "`opcod specialise` write them."
+        )
+    try:
+        config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+        state = load_file(weights)
+    except (json.JSONDecodeError, SafetensorError, OSError) as error:
+        raise ModelError(f"the adapter in {folder} cannot be read: {error}. Fetch or make it again.") from error
+    made_with = (config.get("r"), config.get("lora_alpha"))
+    if made_with != (lora.rank, lora.alpha):
+        raise ModelError(
+            f"the adapter in {folder} was made with rank {made_with[0]} and alpha {made_with[1]}, the run asks "
+            f"for rank {lora.rank} and alpha {lora.alpha}. Set `lora` to the adapter's values."
+        )
+    return state
+
+
+def _example(state: State) -> str:
+    name = next(iter(sorted(state)), None)
+    return "none" if name is None else f"{name} {list(state[name].shape)}"
+

@@ -1,0 +1,273 @@
+"""Sample responses to prompts, fast.
+
+Knows nothing about questions or peers' roles: prompts are token ids, and the model is whichever adapter is
+active. Every response draws from a generator of its own key, so a rollout is the same in whatever order or
+company it is sampled (up to the rounding of batched matrix products), and no generator state is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from opcod.peers import SharedBase
+
+_BLOCK = 256  # tokens summed at once when a distribution is inverted
+_CANDIDATES = 256  # tokens looked at for top-p before the whole vocabulary is sorted
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are sampled.
+
+    Args:
+        temperature: Logits are divided by it; 0 takes the likeliest token.
+        top_p: Keep the likeliest tokens that together hold this probability.
+        max_new_tokens: Longest response, its end token included.
+        batch_size: Responses sampled side by side.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not self.temperature >= 0:
+            faults.append(f"temperature is {self.temperature}, expected at least 0")
+        if not 0 < self.top_p <= 1:
+            faults.append(f"top_p is {self.top_p}, expected above 0 and at most 1")
+        if self.max_new_tokens < 1:
+            faults.append(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
+        if self.batch_size < 1:
+            faults.append(f"batch_size is {self.batch_size}, expected at least 1")
+        if faults:
+            raise ValueError("sampling: " + "; ".join(faults))
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response to be sampled.
+
+    Args:
+        prompt: Token ids of the prompt; equal prompts side by side are read by the model once.
+        key: Names the draw, e.g. (seed, "rollout", student, round, phase, step, question, sample).
+    """
+
+    prompt: tuple[int, ...]
+    key: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled response.
+
+    Args:
+        tokens: [T] its token ids, the end token included where it was reached.
+        log_probs: [T] the model's log-probability of each token, at temperature 1 over the whole vocabulary.
+        finished: Whether it ended by itself rather than by its length.
+    """
+
+    tokens: Tensor
+    log_probs: Tensor
+    finished: bool
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer with room to grow, so that a decoded token does not copy the whole past."""
+
+    spare = 64  # positions allocated at once
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """Append keys and values [B, heads, T, D]; returns views of all so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._room: tuple[Tensor, Tensor] | None = None
+        old, new = self.get_seq_length(), key_states.shape[-2]
+        batch, heads, _, dim = key_states.shape
+        if self._room is None or self._room[0].shape[0] != batch or self._room[0].shape[-2] < old + new:
+            size = old + new + self.spare
+            self._room = (
+                key_states.new_empty(batch, heads, size, key_states.shape[-1]),
+                value_states.new_empty(batch, heads, size, value_states.shape[-1]),
+            )
+            if old:
+                self._room[0][:, :, :old] = self.keys
+                self._room[1][:, :, :old] = self.values
+        self._room[0][:, :, old : old + new] = key_states
+        self._room[1][:, :, old : old + new] = value_states
+        self.keys = self._room[0][:, :, : old + new]
+        self.values = self._room[1][:, :, : old + new]
+        return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every sequence `repeats` times."""
+        super().batch_repeat_interleave(repeats)
+        self._room = None
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only the sequences at `indices`."""
+        super().batch_select_indices(indices)
+        self._room = None
+
+
+def sample(base: SharedBase, requests: Sequence[Request], sampling: Sampling, ends: Sequence[int]) -> list[Response]:
+    """Sample a response to every request from the adapter that is active.
+
+    Args:
+        base: The model; call inside `SharedBase.using`.
+        requests: In any order; group equal prompts for speed.
+        sampling: Temperature, top-p and lengths.
+        ends: Token ids that end a response.
+
+    Returns:
+        One response a request, in their order.
+    """
+    responses: list[Response] = []
+    for start in range(0, len(requests), sampling.batch_size):
+        responses += _sample_batch(base, requests[start : start + sampling.batch_size], sampling, ends)
+    return responses
+
+
+@torch.no_grad()
+def _sample_batch(
+    base: SharedBase, requests: Sequence[Request], sampling: Sampling, ends: Sequence[int]
+) -> list[Response]:
+    device, rows, limit = base.device, len(requests), sampling.max_new_tokens
+    uniforms = torch.stack([uniforms_of(r.key, limit) for r in requests]).to(device)  # [rows, limit]
+    end_ids = torch.tensor(list(ends), device=device)
+    cache, mask, hidden = _prefill(base, [r.prompt for r in requests])
+    tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
+    log_probs = torch.zeros(rows, limit, device=device)
+    length = torch.full((rows,), limit, device=device)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device)
+    live = torch.arange(rows, device=device)  # the request of each row still in the batch
+    positions = mask.sum(1)  # [live] of the next token
+    for step in range(limit):
+        log_probabilities = base.head(hidden).log_softmax(-1)
+        chosen = choose(log_probabilities, uniforms[live, step], sampling.temperature, sampling.top_p)
+        tokens[live, step] = chosen
+        log_probs[live, step] = log_probabilities.gather(1, chosen[:, None])[:, 0]
+        ended = torch.isin(chosen, end_ids) & ~finished[live]
+        length[live[ended]], finished[live[ended]] = step + 1, True
+        going = ~finished[live]
+        if step + 1 == limit or not bool(going.any()):
+            break
+        if int(going.sum()) <= 0.8 * len(live):
+            keep = going.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            live, mask, positions, chosen = live[keep], mask[keep], positions[keep], chosen[keep]
+        mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
+        hidden = base.hidden(
+            chosen[:, None], attention_mask=mask, position_ids=positions[:, None], cache=cache
+        )[:, 0]
+        positions = positions + 1
+    tokens, log_probs, lengths, done = tokens.cpu(), log_probs.cpu(), length.tolist(), finished.tolist()
+    return [
+        Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i]) for i in range(rows)
+    ]
+
+
+def _prefill(base: SharedBase, prompts: Sequence[tuple[int, ...]]) -> tuple[DynamicCache, Tensor, Tensor]:
+    """Read every distinct prompt once.
+
+    Returns:
+        The cache of all rows, the mask [rows, longest prompt] (left-padded), and the hidden state [rows, H]
+        at each prompt's end.
+    """
+    runs = [list(run) for run in _runs(prompts)]
+    distinct = [prompts[run[0]] for run in runs]
+    longest = max(map(len, distinct))
+    ids = torch.zeros(len(distinct), longest, dtype=torch.long)
+    mask = torch.zeros(len(distinct), longest, dtype=torch.long)
+    for row, prompt in enumerate(distinct):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    ids, mask = ids.to(base.device), mask.to(base.device)
+    cache = DynamicCache(config=base.loaded.model.config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    padded = None if bool(mask.all()) else mask
+    position_ids = (mask.cumsum(1) - 1).clamp(min=0)
+    hidden = base.hidden(ids, attention_mask=padded, position_ids=position_ids, cache=cache)[:, -1]
+    if len(distinct) < len(prompts):
+        rows = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=base.device)
+        cache.batch_select_indices(rows)
+        mask, hidden = mask[rows], hidden[rows]
+    return cache, mask, hidden.contiguous()
+
+
+def _runs(prompts: Sequence[tuple[int, ...]]) -> Iterator[range]:
+    """Index ranges of equal neighbours."""
+    start = 0
+    for index in range(1, len(prompts) + 1):
+        if index == len(prompts) or prompts[index] != prompts[start]:
+            yield range(start, index)
+            start = index
+
+
+def choose(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Draw one token a row by inverting the cumulative distribution at `uniform`.
+
+    Args:
+        logits: [B, V], of any offset: log-probabilities serve as well.
+        uniform: [B] numbers in [0, 1).
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_p: The likeliest tokens whose probabilities before them sum to less than this are kept.
+
+    Returns:
+        [B] token ids.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    scaled = logits.float() if temperature == 1 else logits.float() / temperature
+    probabilities = scaled.softmax(-1)
+    if top_p == 1:
+        return _invert(probabilities, uniform)
+    values, ids = probabilities.topk(min(_CANDIDATES, probabilities.shape[-1]))
+    if bool((values.sum(-1) < top_p).any()):
+        values, ids = probabilities.sort(descending=True)
+    before = values.cumsum(-1) - values
+    kept = torch.where(before < top_p, values, 0)
+    return ids.gather(1, _invert(kept, uniform)[:, None])[:, 0]
+
+
+def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
+    """The index [B] at which the cumulative sum of `weights` [B, V] first exceeds `uniform` of its total.
+
+    In two steps, over blocks and then within one: a cumulative sum over a whole vocabulary is slow on a CPU.
+    """
+    batch, size = weights.shape
+    blocks = F.pad(weights, (0, -size % _BLOCK)).view(batch, -1, _BLOCK)
+    block, rest = _step(blocks.sum(-1), uniform[:, None], scale=True)
+    within, _ = _step(blocks[torch.arange(batch, device=block.device), block], rest, scale=False)
+    return block * _BLOCK + within
+
+
+def _step(weights: Tensor, target: Tensor, *, scale: bool) -> tuple[Tensor, Tensor]:
+    """Where the cumulative sum exceeds `target` [B, 1] (of the total, with `scale`), and what is left of it."""
+    cumulative = weights.cumsum(-1)
+    if scale:
+        target = target * cumulative[:, -1:]
+    last = (weights > 0).int().cumsum(-1).argmax(-1, keepdim=True)  # should rounding overshoot the end
+    index = torch.minimum(torch.searchsorted(cumulative, target, right=True), last)
+    left = target - (cumulative.gather(1, index) - weights.gather(1, index))
+    return index[:, 0], left.clamp(min=0)
+
+
+def uniforms_of(key: tuple[int | str, ...], count: int) -> Tensor:
+    """[count] float32 numbers in [0, 1) that belong to `key` alone."""
+    generator = torch.Generator().manual_seed(seed_of(key))
+    return torch.rand(count, generator=generator)
+
+
+def seed_of(key: tuple[int | str, ...]) -> int:
+    """A 63-bit seed from the parts of a key, the same on every machine and in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1

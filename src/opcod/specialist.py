@@ -1,0 +1,177 @@
+"""Specialist: supervised fine-tuning of one student on worked solutions, mostly of one domain."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from opcod.attempts import attempt, check_length
+from opcod.chat import Chat
+from opcod.data.datamodule import LessonData
+from opcod.data.lessons import Lesson
+from opcod.data.questions import Question
+from opcod.evaluation import ScoreBoard, flatten
+from opcod.models import BaseModel, load_base
+from opcod.optimization import Optimization, UpdateGuard
+from opcod.peers import Lora, SharedBase, read_adapter
+from opcod.prompts import student_messages
+from opcod.rollout import Sampling, seed_of
+from opcod.scoring import Scored, response_hidden, response_tokens, token_batches
+from opcod.specialists import adapter_folder
+
+log = logging.getLogger(__name__)
+
+STUDENT = "specialist"
+
+
+class Specialist(L.LightningModule):
+    """One student, taught lessons: prompts and the responses to them.
+
+    The loss is the mean negative log-likelihood over all response tokens of a step (section 1, The students at
+    the start). Supported: 4-bit or plain bases, warm starts from another adapter, micro-batches sized by tokens.
+    Not supported: more than one process.
+
+    Args:
+        base: The base model.
+        lora: Shape of the adapter.
+        adapter: Start from this adapter: a shipped specialist's name or a folder; fresh by default.
+        optimization: Learning rate and its schedule.
+        micro_batch_tokens: Most tokens, padding included, in one forward and backward pass.
+        checkpoint_activations: Recompute activations in the backward pass; slower, much less memory.
+        samples: k, responses a question when it is scored.
+        evaluation: How these are sampled.
+        prompt_limit: Longest prompt, in tokens.
+        seed: Of the fresh adapter and of evaluation.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel = BaseModel(),  # noqa: B008
+        lora: Lora = Lora(),  # noqa: B008
+        adapter: str | None = None,
+        optimization: Optimization = Optimization(lr=2e-4, schedule="cosine", warmup=0.1),  # noqa: B008
+        micro_batch_tokens: int = 4096,
+        checkpoint_activations: bool = False,
+        samples: int = 4,
+        evaluation: Sampling = Sampling(temperature=0.6, top_p=0.95),  # noqa: B008
+        prompt_limit: int = 2048,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.base = base
+        self.lora = lora
+        self.adapter = adapter
+        self.optimization = optimization
+        self.micro_batch_tokens = micro_batch_tokens
+        self.checkpoint_activations = checkpoint_activations
+        self.samples = samples
+        self.evaluation = evaluation
+        self.prompt_limit = prompt_limit
+        self.seed = seed
+        self.guard = UpdateGuard()
+        self.model: SharedBase | None = None
+
+    def configure_model(self) -> None:
+        """Load the base, once, onto the device it will run on."""
+        if self.model is not None:
+            return
+        loaded = load_base(self.base, self.device)
+        self.chat = Chat(loaded.tokenizer, loaded.end_tokens)
+        self.model = SharedBase(loaded, self.lora, checkpoint_activations=self.checkpoint_activations)
+        self.model.add_adapter(STUDENT, seed_of((self.seed, "adapter", STUDENT)))
+        if self.adapter is not None:
+            self.model.load_state(STUDENT, read_adapter(adapter_folder(self.adapter), self.lora))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over the adapter alone."""
+        assert self.model is not None
+        optimizer = self.optimization.optimizer(self.model.parameters_of(STUDENT))
+        schedule = self.optimization.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_fit_start(self) -> None:
+        """Make the scores' metrics for the data's domains."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, LessonData)
+        self.board = ScoreBoard([STUDENT], data.source.domains, self.samples).to(self.device)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Lessons and questions are text: nothing to transfer."""
+        return batch
+
+    def training_step(self, batch: list[Lesson], batch_idx: int) -> None:
+        """One update on a batch of lessons."""
+        assert self.model is not None
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        sequences = [Scored(self.chat.prompt(x.messages), self.chat.response(x.response)) for x in batch]
+        total = sum(len(s.response) for s in sequences)
+        loss = 0.0
+        for rows in token_batches([s.length for s in sequences], self.micro_batch_tokens):
+            micro = [sequences[i] for i in rows]
+            with self.model.using(STUDENT, train=True):
+                summed = self._negative_log_likelihood(micro).sum() / total
+            self.manual_backward(summed)
+            loss += float(summed.detach())
+        parameters = self.model.parameters_of(STUDENT)
+        admitted, norm = self.guard.admits(parameters, loss, self.optimization.clip)
+        if admitted:
+            optimizer.step()  # type: ignore[union-attr]
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        schedule.step()  # type: ignore[union-attr, call-arg]
+        self.log_dict({"loss": loss, "gradient_norm": norm, "tokens": float(total)}, prog_bar=True, batch_size=len(batch))
+
+    def _negative_log_likelihood(self, sequences: list[Scored]) -> Tensor:
+        """[N] for all response tokens of `sequences`."""
+        assert self.model is not None
+        hidden = response_hidden(self.model, sequences)
+        tokens = response_tokens(sequences, hidden.device)
+        return F.cross_entropy(self.model.head(hidden), tokens, reduction="none")
+
+    def validation_step(self, batch: list[Question], batch_idx: int) -> None:
+        """Answer a batch of questions."""
+        assert self.model is not None
+        with self.model.using(STUDENT):
+            answered = attempt(
+                self.model,
+                self.chat,
+                batch,
+                self._prompt,
+                samples=self.samples,
+                sampling=self.evaluation,
+                key=(self.seed, "validation", STUDENT),
+            )
+        self.board.update(STUDENT, answered)
+
+    def _prompt(self, question: Question) -> tuple[int, ...]:
+        prompt = self.chat.prompt(student_messages(question))
+        check_length(question, prompt, self.prompt_limit)
+        return prompt
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores on all domains."""
+        self.log_dict(flatten(self.board.compute(), "validation"), batch_size=1)
+        self.board.reset()
+
+    def state(self) -> dict[str, Tensor]:
+        """The adapter's tensors under peft's names, on the CPU."""
+        assert self.model is not None
+        return {k: v.detach().cpu().clone() for k, v in self.model.state_of(STUDENT).items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adapter alone, and the base's identity."""
+        assert self.model is not None
+        checkpoint["state_dict"] = {}
+        checkpoint["specialist"] = {"adapter": self.state(), "base": self.model.loaded.identity}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the adapter."""
+        self.configure_model()
+        assert self.model is not None
+        self.strict_loading = False
+        self.model.load_state(STUDENT, checkpoint["specialist"]["adapter"])

@@ -1,0 +1,126 @@
+import pytest
+
+from opcod.data.questions import Question
+from opcod.grading import Grade, extract_answer, extract_choice, extract_number, grade
+
+LABELS = ("A", "B", "C", "D")
+CHOICE = Question("q", "physics", "Which?", ("one", "two", "three", "four"), "B")
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("<reasoning>x</reasoning><answer>B</answer>", "B"),
+        ("<answer>A</answer> no, <answer>\n B \n</answer>", "B"),
+        ("<ANSWER>b</Answer>", "b"),
+        ("<answer>A</answer> then <answer>B", "A"),
+        ("<answer>A <answer>B</answer>", "B"),
+        ("<answer>A</answer></answer>", "A"),
+        ("<answer></answer>", ""),
+        ("<answer>B", None),
+        ("B</answer>", None),
+        ("B", None),
+        ("", None),
+    ],
+)
+def test_last_complete_pair_counts(response, answer):
+    assert extract_answer(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("content", "choice"),
+    [
+        ("B", "B"),
+        (" d ", "D"),
+        ("E", None),
+        ("B.", None),
+        ("(B)", None),
+        ("B: two", None),
+        ("AB", None),
+        ("", None),
+    ],
+)
+def test_choice_is_the_letter_alone_in_either_case(content, choice):
+    assert extract_choice(f"<answer>{content}</answer>", LABELS) == choice
+    assert extract_choice(f"<answer>{content}</answer>", "ABCD") == choice
+
+
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        ("3", 3.0),
+        ("-0.5", -0.5),
+        ("+.25", 0.25),
+        ("−4", -4.0),
+        ("1,234,567.5", 1234567.5),
+        ("1.2e3", 1200.0),
+        ("1.2E-3", 0.0012),
+        ("1.2 x 10^3", 1200.0),
+        ("1.2 × 10³", 1200.0),
+        ("1.2 × 10⁻³ mol/L", 0.0012),
+        ("$1.2 \\times 10^{3}$", 1200.0),
+        ("-10^3", -1000.0),
+        ("3.5 m/s^2", 3.5),
+        ("3.5kg m²", 3.5),
+        ("3 eV", 3.0),
+        ("50%", 50.0),
+        ("25 °C.", 25.0),
+    ],
+)
+def test_number_is_read(content, number):
+    assert extract_number(f"<answer>{content}</answer>") == pytest.approx(number, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "three",
+        "nan",
+        "inf",
+        "1e999",
+        "3 or 4",
+        "3 ± 1",
+        "3/4",
+        "12,5",
+        "0,123",
+        "x = 3",
+        "5 x 10",
+        "B",
+        "--3",
+        ".",
+    ],
+)
+def test_what_is_not_one_finite_number_is_not_read(content):
+    assert extract_number(f"<answer>{content}</answer>") is None
+
+
+def test_choice_is_graded_against_the_key():
+    assert grade("<answer>b</answer>", CHOICE) == Grade(correct=True, formatted=True, choice="B")
+    assert grade("<answer>C</answer>", CHOICE) == Grade(correct=False, formatted=True, choice="C")
+    assert grade("It is B. <answer>B", CHOICE) == Grade(correct=False, formatted=False, choice=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "correct"), [("99", True), ("101 m", True), ("98.9", False), ("-100", False)]
+)
+def test_number_is_graded_within_the_relative_tolerance(content, correct):
+    question = Question("q", "physics", "How far?", (), "100", tolerance=0.01)
+    assert grade(f"<answer>{content}</answer>", question).correct is correct
+
+
+def test_absolute_tolerance_serves_a_key_of_zero():
+    question = Question("q", "physics", "Net force?", (), "0", absolute_tolerance=0.05)
+    assert grade("<answer>0.04 N</answer>", question).correct
+    assert not grade("<answer>0.06 N</answer>", question).correct
+
+
+def test_unreadable_number_is_a_format_failure():
+    question = Question("q", "physics", "How far?", (), "100")
+    assert grade("<answer>far</answer>", question) == Grade(correct=False, formatted=False, choice=None)
+
+
+def test_equal_numbers_cast_the_same_vote():
+    question = Question("q", "physics", "How far?", (), "1200")
+    votes = {grade(f"<answer>{c}</answer>", question).choice for c in ("1,200", "1.2e3 m", "1200.0")}
+    assert len(votes) == 1
