@@ -153,8 +153,6 @@ def test_tutor_never_sees_the_key_or_the_worked_solution():
 
 
 def test_without_anchoring_the_tutor_is_asked_for_short_feedback_only():
-    system, user = tutor_messages(
-        QUESTION, "x", tutor_domain="physics", peer_domain="chemistry", anchored=False
-    )
+    system, user = tutor_messages(QUESTION, "x", tutor_domain="physics", peer_domain="chemistry", anchored=False)
     assert "concept" not in system["content"] + user["content"]
     assert "short, constructive feedback" in system["content"]

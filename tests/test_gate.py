@@ -53,16 +53,12 @@ def test_tau_must_be_finite_and_not_negative(tau):
 
 
 def test_unknown_strategy_names_the_known_ones():
-    with pytest.raises(
-        ValueError, match=r"'sometimes' is unknown: use cognizance, always, never, domain-selective"
-    ):
+    with pytest.raises(ValueError, match=r"'sometimes' is unknown: use cognizance, always, never, domain-selective"):
         Gate("sometimes")  # type: ignore[arg-type]
 
 
 def test_scores_must_cover_the_same_domains_and_be_finite():
-    with pytest.raises(
-        ValueError, match=r"'b' has no score on B.*'b' has a score .* A nan: score every student"
-    ):
+    with pytest.raises(ValueError, match=r"'b' has no score on B.*'b' has a score .* A nan: score every student"):
         cognizance_gaps({"a": {"A": 0.1, "B": 0.2}, "b": {"A": float("nan")}})
     with pytest.raises(ValueError, match="negative"):
         cognizance_gaps({"a": {"A": -0.1}})

@@ -101,9 +101,7 @@ def test_choice_is_graded_against_the_key():
     assert grade("It is B. <answer>B", CHOICE) == Grade(correct=False, formatted=False, choice=None)
 
 
-@pytest.mark.parametrize(
-    ("content", "correct"), [("99", True), ("101 m", True), ("98.9", False), ("-100", False)]
-)
+@pytest.mark.parametrize(("content", "correct"), [("99", True), ("101 m", True), ("98.9", False), ("-100", False)])
 def test_number_is_graded_within_the_relative_tolerance(content, correct):
     question = Question("q", "physics", "How far?", (), "100", tolerance=0.01)
     assert grade(f"<answer>{content}</answer>", question).correct is correct

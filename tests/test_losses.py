@@ -170,9 +170,7 @@ def test_chunked_equals_dense_in_value_and_gradient(chunk_tokens, top_k):
     token_weights = torch.linspace(0.5, 2, 7)
     dense = token_divergence(head(hidden), head(teacher_hidden).detach(), alpha=0.5, top_k=top_k)
     expected = torch.autograd.grad((dense * token_weights).sum(), (hidden, weight))
-    chunked = hidden_divergence(
-        hidden, teacher_hidden, tokens, head, alpha=0.5, top_k=top_k, chunk_tokens=chunk_tokens
-    )
+    chunked = hidden_divergence(hidden, teacher_hidden, tokens, head, alpha=0.5, top_k=top_k, chunk_tokens=chunk_tokens)
     (chunked.per_token * token_weights).sum().backward()
     torch.testing.assert_close(chunked.per_token, dense)
     torch.testing.assert_close((hidden.grad, weight.grad), expected)

@@ -20,9 +20,7 @@ def add(metric, question, right, choices=None):
     metric.update(question, right, [choice is not None for choice in choices], choices)
 
 
-@pytest.mark.parametrize(
-    ("correct", "total", "k"), [(0, 5, 2), (2, 5, 1), (2, 5, 3), (3, 5, 3), (5, 5, 5), (1, 6, 6)]
-)
+@pytest.mark.parametrize(("correct", "total", "k"), [(0, 5, 2), (2, 5, 1), (2, 5, 3), (3, 5, 3), (5, 5, 5), (1, 6, 6)])
 def test_pass_at_k_is_the_share_of_draws_with_a_right_one(correct, total, k):
     draws = list(combinations([True] * correct + [False] * (total - correct), k))
     assert pass_at_k(correct, total, k) == pytest.approx(sum(map(any, draws)) / len(draws))
@@ -58,9 +56,7 @@ def test_answer_scores_by_hand():
     add(scores, 2, [False] * 4)
     result = floats(scores.compute())
     assert result["avg"] == pytest.approx(0.5)
-    assert result["stderr"] == pytest.approx(
-        0.5 / math.sqrt(3)
-    )  # standard deviation of 0.5, 1, 0 with ddof 1
+    assert result["stderr"] == pytest.approx(0.5 / math.sqrt(3))  # standard deviation of 0.5, 1, 0 with ddof 1
     assert result["format"] == pytest.approx(11 / 12)
     assert result["pass@1"] == pytest.approx(0.5)
     assert result["pass@2"] == pytest.approx((1 - 1 / 6 + 1) / 3)

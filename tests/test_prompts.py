@@ -49,9 +49,7 @@ def test_teacher_sees_question_solution_feedback_and_request_in_this_order():
     student_system, _ = student_messages(CHOICE)
     system, user = teacher_messages(CHOICE, "S {0}", "F {1}")
     assert system == student_system
-    places = [
-        user["content"].index(part) for part in ("Find", "B. {2} J", "S {0}", "F {1}", "original question")
-    ]
+    places = [user["content"].index(part) for part in ("Find", "B. {2} J", "S {0}", "F {1}", "original question")]
     assert places == sorted(places)
     assert not {"wrong", "incorrect", "mistake", "failed"} & set(user["content"].lower().split())
 
@@ -87,9 +85,7 @@ def test_question_is_never_cut():
     alone = full_length(None, None)
     fitted = fit("s" * 50, "f" * 50, alone)
     assert (fitted.solution, fitted.feedback, fitted.cut) == (None, None, 100)
-    with pytest.raises(
-        ValueError, match=rf"'q1' alone takes {alone} tokens.*limit of {alone - 1}.*raise the limit"
-    ):
+    with pytest.raises(ValueError, match=rf"'q1' alone takes {alone} tokens.*limit of {alone - 1}.*raise the limit"):
         fit("s", "f", alone - 1)
 
 

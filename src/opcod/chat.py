@@ -56,4 +56,4 @@ class Chat:
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without special ones."""
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from opcod.attempts import Attempt
 from opcod.metrics import AnswerScores
 
 Scores = dict[str, dict[str, float]]
 """Student -> domain -> avg@k."""
+
+Table = dict[str, dict[str, dict[str, float]]]
+"""Student -> domain -> figure: `avg`, `stderr`, `format`, `pass@k`, `maj@k`, `count`."""
 
 
 class ScoreBoard(nn.Module):
@@ -26,45 +29,45 @@ class ScoreBoard(nn.Module):
         super().__init__()
         self.domains = list(domains)
         ks = sorted({1, samples})
-        self.scores = nn.ModuleDict(
-            {s: nn.ModuleDict({d: AnswerScores(ks=ks) for d in domains}) for s in students}
-        )
+        self.students = list(students)
+        self.metrics = nn.ModuleDict({f"{s}/{d}": AnswerScores(ks=ks) for s in self.students for d in domains})
+
+    def _of(self, student: str, domain: str) -> AnswerScores:
+        metric = self.metrics[f"{student}/{domain}"]
+        assert isinstance(metric, AnswerScores)
+        return metric
 
     def update(self, student: str, answered: Iterable[Sequence[Attempt]]) -> None:
         """Add a student's attempts, grouped by question."""
         for attempts in answered:
             question = attempts[0].question
-            metric: AnswerScores = self.scores[student][question.domain]  # type: ignore[index, assignment]
-            metric.update(
+            self._of(student, question.domain).update(
                 question.id,
                 [a.grade.correct for a in attempts],
                 [a.grade.formatted for a in attempts],
                 [a.grade.choice for a in attempts],
             )
 
-    def compute(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Student -> domain -> figure, over all processes: `avg`, `stderr`, `format`, `pass@k`, `maj@k`, `count`."""
+    def compute(self) -> Table:
+        """The figures over all processes."""
         return {
-            student: {
-                domain: {name: _number(value) for name, value in metric.compute().items()}  # type: ignore[operator]
-                for domain, metric in by_domain.items()  # type: ignore[operator, union-attr]
-            }
-            for student, by_domain in self.scores.items()
+            s: {d: {name: float(v) for name, v in self._of(s, d).compute().items()} for d in self.domains}
+            for s in self.students
         }
 
     def reset(self) -> None:
         """Forget all attempts."""
-        for by_domain in self.scores.values():
-            for metric in by_domain.values():  # type: ignore[operator, union-attr]
-                metric.reset()
+        for student in self.students:
+            for domain in self.domains:
+                self._of(student, domain).reset()
 
 
-def averages(table: dict[str, dict[str, dict[str, float]]]) -> Scores:
+def averages(table: Table) -> Scores:
     """The avg@k alone, as gate and Pareto comparison read them."""
     return {s: {d: figures["avg"] for d, figures in by.items()} for s, by in table.items()}
 
 
-def flatten(table: dict[str, dict[str, dict[str, float]]], prefix: str) -> dict[str, float]:
+def flatten(table: Table, prefix: str) -> dict[str, float]:
     """One level of names for a logger: `<prefix>/<student>/<domain>/<figure>`."""
     return {
         f"{prefix}/{student}/{domain}/{name}": value
@@ -72,7 +75,3 @@ def flatten(table: dict[str, dict[str, dict[str, float]]], prefix: str) -> dict[
         for domain, figures in by.items()
         for name, value in figures.items()
     }
-
-
-def _number(value: Tensor | float) -> float:
-    return float(value)

@@ -12,9 +12,7 @@ from opcod.prompts import Message, format_question
 GENERIC_WORDS = frozenset(
     {"problem", "question", "answer", "value", "calculation", "formula", "student", "peer", "specialist"}
 )
-STOP_WORDS = frozenset(
-    {"a", "an", "the", "of", "in", "on", "at", "to", "for", "with", "by", "and", "or", "is"}
-)
+STOP_WORDS = frozenset({"a", "an", "the", "of", "in", "on", "at", "to", "for", "with", "by", "and", "or", "is"})
 
 _CONCEPT = re.compile(r"<concept>((?:(?!</?concept>).)*)</concept>", re.IGNORECASE | re.DOTALL)
 _CONCEPT_MARK = re.compile(r"</?concept>", re.IGNORECASE)
@@ -23,9 +21,7 @@ _WORD = re.compile(r"\w+(?:'\w+)*")
 # How a tutor reveals the answer. A letter that is boxed or bold is first replaced by one private-use
 # character, so that the phrases around it are recognised whatever its dress was.
 _SET_LETTER = "\ue000"
-_ANSWER_PAIR = re.compile(
-    r"<answer>.*?</answer>|<answer>\s*\(?[A-Za-z]?\)?\s*$|</?answer>", re.IGNORECASE | re.DOTALL
-)
+_ANSWER_PAIR = re.compile(r"<answer>.*?</answer>|<answer>\s*\(?[A-Za-z]?\)?\s*$|</?answer>", re.IGNORECASE | re.DOTALL)
 _PLAIN_LETTER = r"\(?\s*[A-Za-z]\s*\)?"
 _NOUN = r"(?i:option|choice|answer|letter)"
 _DRESSED_LETTER = re.compile(
@@ -69,9 +65,7 @@ _REVEAL = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-_LEFT_OVER = re.compile(
-    rf"(?: (?<=[.!?]) \s* | ^ \s* ) {_SET_LETTER} [.,;:!]? | \s* {_SET_LETTER}", re.VERBOSE
-)
+_LEFT_OVER = re.compile(rf"(?: (?<=[.!?]) \s* | ^ \s* ) {_SET_LETTER} [.,;:!]? | \s* {_SET_LETTER}", re.VERBOSE)
 
 _ANCHORED = (
     "You are a specialist in TUTOR. Your peer, a specialist in PEER, responds to a question. "

@@ -37,9 +37,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         if self.strategy not in get_args(GateStrategy):
-            raise ValueError(
-                f"gate strategy {self.strategy!r} is unknown: use {', '.join(get_args(GateStrategy))}"
-            )
+            raise ValueError(f"gate strategy {self.strategy!r} is unknown: use {', '.join(get_args(GateStrategy))}")
         if not (math.isfinite(self.tau) and self.tau >= 0):
             raise ValueError(
                 f"tau {self.tau} is not a finite number of at least 0: use the paper's 0.2, or the strategy "
@@ -89,10 +87,7 @@ def cognizance_gaps(scores: Scores) -> dict[str, float]:
     """
     domains = _checked_domains(scores)
     best = {domain: max(of[domain] for of in scores.values()) for domain in domains}
-    return {
-        student: sum((best[d] - of[d]) / best[d] for d in domains if best[d] > 0)
-        for student, of in scores.items()
-    }
+    return {student: sum((best[d] - of[d]) / best[d] for d in domains if best[d] > 0) for student, of in scores.items()}
 
 
 def _checked_domains(scores: Scores) -> list[str]:

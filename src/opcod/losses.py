@@ -83,9 +83,7 @@ def clip_importance(per_token: Tensor, log_probs: Tensor, old_log_probs: Tensor,
         ValueError: If `limit` is not above 0.
     """
     if not limit > 0:
-        raise ValueError(
-            f"importance limit {limit} is not above 0: use the published 2, or no importance weights"
-        )
+        raise ValueError(f"importance limit {limit} is not above 0: use the published 2, or no importance weights")
     log_ratio = (log_probs - old_log_probs).detach()
     return per_token * log_ratio.clamp(max=math.log(limit)).exp()
 
@@ -126,9 +124,7 @@ def hidden_divergence(
         student_logits = head(student)
         with torch.no_grad():
             teacher_logits = head(teacher)
-        per_token = token_divergence(
-            student_logits, teacher_logits, alpha=alpha, top_k=top_k, add_tail=add_tail
-        )
+        per_token = token_divergence(student_logits, teacher_logits, alpha=alpha, top_k=top_k, add_tail=add_tail)
         return per_token, token_log_probs(student_logits.detach(), sampled)
 
     chunks = zip(
@@ -137,9 +133,7 @@ def hidden_divergence(
         tokens.split(chunk_tokens),
         strict=True,
     )
-    parts = [
-        checkpoint(divergence, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
-    ]
+    parts = [checkpoint(divergence, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
     per_token, log_probs = zip(*parts, strict=True)
     return HiddenDivergence(torch.cat(per_token), torch.cat(log_probs))
 

@@ -43,9 +43,7 @@ class Matching:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1 or not 0 <= self.ema_rate <= 1:
-            raise ValueError(
-                f"matching: alpha {self.alpha} and ema_rate {self.ema_rate} are expected between 0 and 1"
-            )
+            raise ValueError(f"matching: alpha {self.alpha} and ema_rate {self.ema_rate} are expected between 0 and 1")
 
     @property
     def teacher_role(self) -> Role:
@@ -73,9 +71,7 @@ class Match:
     tokens: int
 
 
-def match(
-    tutee: Peer, contexts: Sequence[Context], settings: Matching, backward: Callable[[Tensor], None]
-) -> Match:
+def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward: Callable[[Tensor], None]) -> Match:
     """Accumulate the gradient of the loss over all contexts of a step, whatever the micro-batches.
 
     Args:
@@ -107,9 +103,7 @@ def match(
             per_token = matched.per_token
             if settings.importance_limit is not None:
                 old = torch.cat([contexts[i].attempt.response.log_probs for i in rows]).to(per_token.device)
-                per_token = clip_importance(
-                    per_token, matched.log_probs, old, limit=settings.importance_limit
-                )
+                per_token = clip_importance(per_token, matched.log_probs, old, limit=settings.importance_limit)
             share = _weights([len(s.response) for s in micro], len(contexts), total, settings.average)
             micro_loss = (per_token * share.to(per_token.device)).sum()
             backward(micro_loss)

@@ -33,9 +33,7 @@ def pass_at_k(correct: int, total: int, k: int) -> float:
         ValueError: If not 0 <= correct <= total or not 1 <= k <= total.
     """
     if not (0 <= correct <= total and 1 <= k <= total):
-        raise ValueError(
-            f"pass@{k} of {correct} right in {total} responses is not defined: sample at least k = {k}"
-        )
+        raise ValueError(f"pass@{k} of {correct} right in {total} responses is not defined: sample at least k = {k}")
     return 1.0 - math.comb(total - correct, k) / math.comb(total, k)
 
 
@@ -167,9 +165,7 @@ class BreakRate(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        zeros = torch.zeros(
-            len(DIFFICULTIES), 2, 2, dtype=torch.long
-        )  # [difficulty, right before, right after]
+        zeros = torch.zeros(len(DIFFICULTIES), 2, 2, dtype=torch.long)  # [difficulty, right before, right after]
         self.add_state("counts", default=zeros, dist_reduce_fx="sum")
 
     def update(self, before: Sequence[bool], after: Sequence[bool], wrong: int) -> None:
@@ -184,13 +180,9 @@ class BreakRate(Metric):
             ValueError: If `before` and `after` differ in length or `wrong` is not within 0 to 8.
         """
         if len(before) != len(after):
-            raise ValueError(
-                f"{len(before)} responses before and {len(after)} after: give both of every response"
-            )
+            raise ValueError(f"{len(before)} responses before and {len(after)} after: give both of every response")
         if not 0 <= wrong <= 8:
-            raise ValueError(
-                f"{wrong} wrong responses: the difficulties are defined for 8 responses a question"
-            )
+            raise ValueError(f"{wrong} wrong responses: the difficulties are defined for 8 responses a question")
         for i, (fewest, most) in enumerate(DIFFICULTIES.values()):
             if fewest <= wrong <= most:
                 for was, is_now in zip(before, after, strict=True):

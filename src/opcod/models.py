@@ -161,7 +161,7 @@ def _convert_gguf(folder: Path, file: str, target: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32, **options)
         if getattr(model.config, "quantization_config", None) is not None:
             del model.config.quantization_config
-        model.to(torch.bfloat16).save_pretrained(target)
+        model.bfloat16().save_pretrained(target)
         AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
 
 
@@ -266,4 +266,3 @@ def _hash_files(folder: Path) -> str:
             file.seek(max(0, size - (1 << 20)))
             digest.update(file.read())
     return digest.hexdigest()[:16]
-

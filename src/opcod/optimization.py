@@ -89,4 +89,3 @@ class UpdateGuard:
                 "learning rate, or compute in float32"
             )
         return False, norm
-

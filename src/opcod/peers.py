@@ -47,7 +47,7 @@ class Lora:
     """
 
     rank: int = 8
-    alpha: float = 16
+    alpha: int = 16
     target_modules: str | list[str] = "all-linear"
 
     def config(self) -> LoraConfig:
@@ -95,13 +95,14 @@ class SharedBase(nn.Module):
 
     def _skip_input_casts(self) -> None:
         """Let autocast bring adapters to the base's numbers, instead of peft every activation to float32."""
-        for module in self.peft.modules():
-            if isinstance(module, BaseTunerLayer):
-                module.cast_input_dtype_enabled = self.loaded.dtype == torch.float32
+        layers: list[Any] = [m for m in self.peft.modules() if isinstance(m, BaseTunerLayer)]
+        for layer in layers:
+            layer.cast_input_dtype_enabled = self.loaded.dtype == torch.float32
 
     def activate(self, name: str, *, train: bool = False) -> None:
         """Make `name` the active adapter; only with `train` does it, and nothing else, take gradients."""
-        self.peft.base_model.set_adapter(name, inference_mode=not train)
+        tuner: Any = self.peft.base_model
+        tuner.set_adapter(name, inference_mode=not train)
 
     @contextlib.contextmanager
     def using(self, name: str, *, train: bool = False) -> Iterator[None]:
@@ -292,4 +293,3 @@ def read_adapter(folder: Path, lora: Lora) -> State:
 def _example(state: State) -> str:
     name = next(iter(sorted(state)), None)
     return "none" if name is None else f"{name} {list(state[name].shape)}"
-

@@ -86,20 +86,22 @@ class GrowingLayer(DynamicLayer):
 
     spare = 64  # positions allocated at once
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Append keys and values [B, heads, T, D]; returns views of all so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self._room: tuple[Tensor, Tensor] | None = None
         old, new = self.get_seq_length(), key_states.shape[-2]
-        batch, heads, _, dim = key_states.shape
+        batch, heads = key_states.shape[:2]
         if self._room is None or self._room[0].shape[0] != batch or self._room[0].shape[-2] < old + new:
             size = old + new + self.spare
             self._room = (
                 key_states.new_empty(batch, heads, size, key_states.shape[-1]),
                 value_states.new_empty(batch, heads, size, value_states.shape[-1]),
             )
-            if old:
+            if self.keys is not None and self.values is not None and old:
                 self._room[0][:, :, :old] = self.keys
                 self._room[1][:, :, :old] = self.values
         self._room[0][:, :, old : old + new] = key_states
@@ -166,14 +168,10 @@ def _sample_batch(
             cache.batch_select_indices(keep)
             live, mask, positions, chosen = live[keep], mask[keep], positions[keep], chosen[keep]
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-        hidden = base.hidden(
-            chosen[:, None], attention_mask=mask, position_ids=positions[:, None], cache=cache
-        )[:, 0]
+        hidden = base.hidden(chosen[:, None], attention_mask=mask, position_ids=positions[:, None], cache=cache)[:, 0]
         positions = positions + 1
     tokens, log_probs, lengths, done = tokens.cpu(), log_probs.cpu(), length.tolist(), finished.tolist()
-    return [
-        Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i]) for i in range(rows)
-    ]
+    return [Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i]) for i in range(rows)]
 
 
 def _prefill(base: SharedBase, prompts: Sequence[tuple[int, ...]]) -> tuple[DynamicCache, Tensor, Tensor]:

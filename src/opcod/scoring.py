@@ -35,7 +35,8 @@ def response_hidden(base: SharedBase, sequences: Sequence[Scored]) -> Tensor:
     """
     longest = max(s.length for s in sequences)
     ids = torch.zeros(len(sequences), longest, dtype=torch.long)
-    rows, columns = [], []
+    rows: list[int] = []
+    columns: list[int] = []
     for row, (prompt, response) in enumerate(sequences):
         ids[row, : len(prompt) + len(response)] = torch.tensor(prompt + response)
         rows += [row] * len(response)

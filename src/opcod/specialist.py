@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from opcod.attempts import attempt, check_length
@@ -51,14 +52,14 @@ class Specialist(L.LightningModule):
 
     def __init__(
         self,
-        base: BaseModel = BaseModel(),  # noqa: B008
-        lora: Lora = Lora(),  # noqa: B008
+        base: BaseModel = BaseModel(),
+        lora: Lora = Lora(),
         adapter: str | None = None,
-        optimization: Optimization = Optimization(lr=2e-4, schedule="cosine", warmup=0.1),  # noqa: B008
+        optimization: Optimization = Optimization(lr=2e-4, schedule="cosine", warmup=0.1),
         micro_batch_tokens: int = 4096,
         checkpoint_activations: bool = False,
         samples: int = 4,
-        evaluation: Sampling = Sampling(temperature=0.6, top_p=0.95),  # noqa: B008
+        evaluation: Sampling = Sampling(temperature=0.6, top_p=0.95),
         prompt_limit: int = 2048,
         seed: int = 0,
     ) -> None:
@@ -88,12 +89,12 @@ class Specialist(L.LightningModule):
         if self.adapter is not None:
             self.model.load_state(STUDENT, read_adapter(adapter_folder(self.adapter), self.lora))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over the adapter alone."""
         assert self.model is not None
         optimizer = self.optimization.optimizer(self.model.parameters_of(STUDENT))
         schedule = self.optimization.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return [optimizer], [schedule]
 
     def on_fit_start(self) -> None:
         """Make the scores' metrics for the data's domains."""
@@ -123,8 +124,10 @@ class Specialist(L.LightningModule):
         if admitted:
             optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
-        schedule.step()  # type: ignore[union-attr, call-arg]
-        self.log_dict({"loss": loss, "gradient_norm": norm, "tokens": float(total)}, prog_bar=True, batch_size=len(batch))
+        schedule.step()  # type: ignore[union-attr]
+        self.log_dict(
+            {"loss": loss, "gradient_norm": norm, "tokens": float(total)}, prog_bar=True, batch_size=len(batch)
+        )
 
     def _negative_log_likelihood(self, sequences: list[Scored]) -> Tensor:
         """[N] for all response tokens of `sequences`."""

@@ -61,9 +61,7 @@ def test_byte_order_mark_blank_lines_and_windows_line_ends_are_passed_over(tmp_p
 
 
 def test_line_separators_inside_a_text_do_not_end_the_line(tmp_path):
-    path = write(
-        tmp_path / "q.jsonl", json.dumps(CHOICE | {"question": "a\u2028b"}, ensure_ascii=False).encode()
-    )
+    path = write(tmp_path / "q.jsonl", json.dumps(CHOICE | {"question": "a\u2028b"}, ensure_ascii=False).encode())
     assert read_questions(path)[0].text == "a\u2028b"
 
 
@@ -122,9 +120,7 @@ def test_each_fault_names_file_line_field_and_reason(tmp_path, row, fault):
 def test_unknown_domain_names_the_known_ones(tmp_path):
     path = write(tmp_path / "q.jsonl", CHOICE, CHOICE | {"id": "d", "domain": "alchemy"})
     known = {"physics", "chemistry"}
-    assert faults(path, domains=known) == [
-        "2: domain: 'alchemy' is unknown, expected one of chemistry, physics"
-    ]
+    assert faults(path, domains=known) == ["2: domain: 'alchemy' is unknown, expected one of chemistry, physics"]
 
 
 def test_duplicate_ids_name_both_lines(tmp_path):
@@ -168,9 +164,7 @@ def test_empty_file_is_refused(tmp_path, content):
 
 
 def test_missing_file_and_folder_are_said_plainly(tmp_path):
-    with pytest.raises(
-        QuestionError, match="no such file; expected JSONL, one question a line: check the path"
-    ):
+    with pytest.raises(QuestionError, match="no such file; expected JSONL, one question a line: check the path"):
         read_questions(tmp_path / "absent.jsonl")
     with pytest.raises(QuestionError, match="cannot be read"):
         read_questions(tmp_path)
@@ -178,9 +172,7 @@ def test_missing_file_and_folder_are_said_plainly(tmp_path):
 
 def test_written_questions_read_back_equal(tmp_path):
     questions = [
-        Question(
-            "c", "physics", "Ångström \u2028 \\frac{1}{2}?", ("α", "β"), "B", solution="s", family="optics"
-        ),
+        Question("c", "physics", "Ångström \u2028 \\frac{1}{2}?", ("α", "β"), "B", solution="s", family="optics"),
         Question("n", "chemistry", "How many?", (), "3.10", tolerance=0.0, absolute_tolerance=0.5),
     ]
     write_questions(tmp_path / "q.jsonl", questions)

@@ -66,9 +66,7 @@ def test_each_fault_is_named(changes, fault):
 def test_all_faults_of_a_question_are_named_at_once():
     with pytest.raises(QuestionError) as refused:
         choice(text="", answer="D")
-    assert str(refused.value) == (
-        "question 'q1': question: is empty; answer: key 'D' is not among the labels A, B"
-    )
+    assert str(refused.value) == ("question 'q1': question: is empty; answer: key 'D' is not among the labels A, B")
 
 
 def test_error_survives_a_process_boundary():

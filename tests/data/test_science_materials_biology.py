@@ -356,9 +356,7 @@ def test_osmosis_follows_the_solute() -> None:
 
 def test_enzyme_rate_follows_the_distance_to_the_optimum() -> None:
     for draft in drafts("enzyme_activity"):
-        start, end = (
-            float(x) for x in re.search(r"from ([\d.]+)(?: C)? to ([\d.]+\d|\d)", draft.question).groups()
-        )
+        start, end = (float(x) for x in re.search(r"from ([\d.]+)(?: C)? to ([\d.]+\d|\d)", draft.question).groups())
         best = one(r"(?:optimum (?:temperature |pH )?(?:at |of )?)([\d.]*\d)", draft.question)
         crossed = (start - best) * (end - best) < 0
         expected = "falls" if abs(end - best) > abs(start - best) else "rises"

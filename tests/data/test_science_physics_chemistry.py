@@ -121,9 +121,7 @@ def test_redrawing_drops_equal_mistakes_and_draws_on():
     draft = common.redraw_until_distinct(family)(random.Random(0), 1)
     assert [m.value for m in draft.mistakes] in (["1 m", "3 m", "4 m", "5 m"], ["3 m", "4 m", "5 m"])
     with pytest.raises(RuntimeError, match="three distinct"):
-        common.redraw_until_distinct(lambda rng, level: common.Draft("", "2", "", "", "", ()))(
-            random.Random(), 1
-        )
+        common.redraw_until_distinct(lambda rng, level: common.Draft("", "2", "", "", "", ()))(random.Random(), 1)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +153,7 @@ def quantities(text, *units):
 def test_speed_agrees_with_pint():
     for level in (1, 2, 3):
         for draft in drafts("speed", level):
-            by_dimension = {
-                str(q.dimensionality): q for q in quantities(draft.question, "m/s", "m", "min", "s")
-            }
+            by_dimension = {str(q.dimensionality): q for q in quantities(draft.question, "m/s", "m", "min", "s")}
             v, s, t = (by_dimension.get(d) for d in ("[length] / [time]", "[length]", "[time]"))
             expected = (s / t).to("m/s") if v is None else (v * t).to("m")
             assert close(draft.answer, expected.magnitude)
@@ -247,9 +243,7 @@ def test_half_life_decays_exponentially():
     for level in (2, 3):
         for draft in drafts("half_life", level):
             (start,) = (q.magnitude for q in quantities(draft.question, "g"))
-            period, time = sorted(
-                float(n) for n in re.findall(r"(\d+) (?:min|hours|days|years)", draft.question)
-            )
+            period, time = sorted(float(n) for n in re.findall(r"(\d+) (?:min|hours|days|years)", draft.question))
             assert close(draft.answer, start * math.exp(-math.log(2) * time / period))
 
 
@@ -299,10 +293,7 @@ def test_lens_image_agrees_with_the_thin_lens_equation():
             f = f or float(re.search(r"focal length (\d+) cm", draft.question)[1])
             u = float(re.search(r"(?:stands|at) (\d+) cm", draft.question)[1])
             v = 1 / (1 / f - 1 / u)
-            assert (
-                draft.answer
-                == f"{'real' if v > 0 else 'virtual'} and {'larger' if abs(v) > u else 'smaller'}"
-            )
+            assert draft.answer == f"{'real' if v > 0 else 'virtual'} and {'larger' if abs(v) > u else 'smaller'}"
 
 
 def test_proportion_agrees_with_formulas_evaluated_twice():
@@ -407,12 +398,7 @@ def test_oxidation_states_add_up_to_the_charge():
      ("Al3+ and NO3^-", "Al(NO3)3")],
 )  # fmt: skip
 def test_ionic_formulas_known_by_heart(ions, formula):
-    found = {
-        d.answer
-        for level in (1, 2, 3)
-        for d in drafts("ionic_formula", level, range(1500))
-        if ions in d.question
-    }
+    found = {d.answer for level in (1, 2, 3) for d in drafts("ionic_formula", level, range(1500)) if ions in d.question}
     assert found == {formula}
 
 
@@ -453,9 +439,7 @@ def test_moles_agree_with_molmass():
     for level in (1, 2, 3):
         for draft in drafts("moles", level):
             (molar,) = (q.magnitude for q in quantities(draft.question, "g/mol"))
-            formula = re.search(r"(?<![\w/])(?!A |What|How|Its)[A-Z][A-Za-z0-9]*(?= |\?|\.)", draft.question)[
-                0
-            ]
+            formula = re.search(r"(?<![\w/])(?!A |What|How|Its)[A-Z][A-Za-z0-9]*(?= |\?|\.)", draft.question)[0]
             assert round(Formula(formula).mass) == molar
             mass = quantities(draft.question, "kg", "g")
             if mass:
@@ -533,9 +517,7 @@ def test_gas_law_keeps_pv_over_t():
     for level in (2, 3):
         for draft in drafts("gas_law", level):
             (v,) = (q.magnitude for q in quantities(draft.question, "L"))
-            t1, t2 = (
-                float(n) + (273 if level == 3 else 0) for n in re.findall(r"(-?\d+) [CK]\b", draft.question)
-            )
+            t1, t2 = (float(n) + (273 if level == 3 else 0) for n in re.findall(r"(-?\d+) [CK]\b", draft.question))
             assert close(draft.answer, v * t2 / t1)
 
 
@@ -543,9 +525,7 @@ def test_state_of_matter_at_known_temperatures():
     for level in (1, 2, 3):
         for draft in drafts("state_of_matter", level):
             melting, boiling = re.search(r"melts at (\S+) C and boils at (\S+) C", draft.question).groups()
-            t, unit = re.search(
-                r"\bat (-?\d+) (C|K)\b(?! and)", draft.question.replace("boils at", "")
-            ).groups()
+            t, unit = re.search(r"\bat (-?\d+) (C|K)\b(?! and)", draft.question.replace("boils at", "")).groups()
             celsius = float(t) - (273.15 if unit == "K" else 0)
             order = (celsius > float(melting)) + (celsius > float(boiling))
             assert draft.answer == ("solid", "liquid", "gas")[order], draft.question
@@ -588,6 +568,4 @@ def test_trend_lines_follow_the_periodic_table():
     for kind, lines in atoms.LINES.items():
         for line in lines:
             for x, y in pairwise(ELEMENTS[s] for s in line.split()):
-                assert (
-                    (x.group == y.group and x.period < y.period) if kind == "group" else x.number < y.number
-                )
+                assert (x.group == y.group and x.period < y.period) if kind == "group" else x.number < y.number

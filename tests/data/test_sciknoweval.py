@@ -58,9 +58,7 @@ def test_published_rows_are_all_there_but_six_of_physics(published):
 def test_the_six_unanswerable_rows_are_named(caplog):
     load_sciknoweval(["physics"], folder=PUBLISHED)
     (record,) = caplog.records
-    named = {
-        int(name.rpartition("-")[2]) for name in record.getMessage().partition("different: ")[2].split(", ")
-    }
+    named = {int(name.rpartition("-")[2]) for name in record.getMessage().partition("different: ")[2].split(", ")}
     assert named == {237, 256, 266, 321, 632, 691}
 
 
@@ -201,9 +199,7 @@ def test_unusable_rows_of_the_hub_are_left_out_and_named(monkeypatch, caplog):
 
 def test_hub_without_a_wanted_domain_is_refused(monkeypatch):
     serve(monkeypatch, [hub_row("Physics?")])
-    with pytest.raises(
-        QuestionError, match=r"no usable L3 question of type mcq-4-choices for chemistry, biology"
-    ):
+    with pytest.raises(QuestionError, match=r"no usable L3 question of type mcq-4-choices for chemistry, biology"):
         load_sciknoweval(["physics", "chemistry", "biology"], folder=None)
 
 

@@ -221,7 +221,7 @@ class LessonData(L.LightningDataModule):
         peers: list[str],
         home_lessons: int = 1200,
         other_lessons: int = 400,
-        mix: LessonMix = LessonMix(),  # noqa: B008
+        mix: LessonMix = LessonMix(),
         batch_size: int = 16,
         validation: int = 30,
         seed: int = 0,

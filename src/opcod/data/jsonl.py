@@ -243,13 +243,9 @@ def read_rows(path: str | Path) -> tuple[list[tuple[int, dict[str, Any]]], list[
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise QuestionError(
-            f"{path}: no such file; expected JSONL, one question a line: check the path"
-        ) from None
+        raise QuestionError(f"{path}: no such file; expected JSONL, one question a line: check the path") from None
     except OSError as error:
-        raise QuestionError(
-            f"{path}: cannot be read ({error.strerror}); expected a readable JSONL file"
-        ) from None
+        raise QuestionError(f"{path}: cannot be read ({error.strerror}); expected a readable JSONL file") from None
     rows: list[tuple[int, dict[str, Any]]] = []
     faults: list[Fault] = []
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):

@@ -71,23 +71,17 @@ class Question:
         """All that is wrong with the question, as (field, reason)."""
         faults = [(f, "is empty") for f in ("id", "domain") if not getattr(self, f).strip()]
         if self.domain != self.domain.lower():
-            faults.append(
-                ("domain", f"{self.domain!r} is not in lower case, expected {self.domain.lower()!r}")
-            )
+            faults.append(("domain", f"{self.domain!r} is not in lower case, expected {self.domain.lower()!r}"))
         if not self.text.strip():
             faults.append(("question", "is empty"))
         if self.options:
             if not 2 <= len(self.options) <= len(LABELS):
                 faults.append(("options", f"holds {len(self.options)}, expected 2 to {len(LABELS)}"))
-            faults += [
-                ("options", f"option {n} is empty") for n, o in enumerate(self.options, 1) if not o.strip()
-            ]
+            faults += [("options", f"option {n} is empty") for n, o in enumerate(self.options, 1) if not o.strip()]
             if repeated := repeated_options(self.options):
                 faults.append(("options", f"{', '.join(map(repr, repeated))} stands more than once"))
             if self.answer not in self.labels:
-                faults.append(
-                    ("answer", f"key {self.answer!r} is not among the labels {', '.join(self.labels)}")
-                )
+                faults.append(("answer", f"key {self.answer!r} is not among the labels {', '.join(self.labels)}"))
         elif not is_number(self.answer):
             faults.append(("answer", f"{self.answer!r} is not a finite number, and there are no options"))
         for name in ("tolerance", "absolute_tolerance"):

@@ -64,9 +64,7 @@ def load_sciknoweval(
     unknown = [domain for domain in domains if domain not in PUBLISHED_NAMES]
     if unknown or not domains:
         given = ", ".join(map(repr, unknown)) or "none"
-        raise QuestionError(
-            f"SciKnowEval domains: {given} given, expected some of {', '.join(PUBLISHED_NAMES)}"
-        )
+        raise QuestionError(f"SciKnowEval domains: {given} given, expected some of {', '.join(PUBLISHED_NAMES)}")
     if folder is None:
         return _from_hub(domains, hub_id, revision)
     return _from_folder(domains, Path(folder))

@@ -73,7 +73,7 @@ class GeneratedScience(QuestionSource):
         levels: Difficulties: 1 one step with small numbers, 2 larger numbers or two steps, 3 decimals,
             conversions or three steps.
         train: Training questions a domain.
-        families: Only these families of questions; all by default.
+        families: Domain -> only these families of its questions; all by default.
     """
 
     def __init__(
@@ -81,15 +81,15 @@ class GeneratedScience(QuestionSource):
         domains: list[str],
         levels: list[int] | None = None,
         train: int = 1000,
-        families: list[str] | None = None,
+        families: dict[str, list[str]] | None = None,
     ) -> None:
         self.domains = domains
         self.levels = levels or [1, 2]
         self.train = train
-        self.families = families
+        self.families = families or {}
 
     def _draw(self, domain: str, count: int, seed: int, split: str) -> list[WorkedQuestion]:
-        return generate(domain, count, seed=seed, split=split, levels=self.levels, families=self.families)
+        return generate(domain, count, seed=seed, split=split, levels=self.levels, families=self.families.get(domain))
 
     def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
         """See `QuestionSource`; 200 test questions a domain where none are asked for."""
@@ -129,9 +129,7 @@ class SciKnowEval(QuestionSource):
 
     def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
         """See `QuestionSource`; validation is held out of the published train split."""
-        published = load_sciknoweval(
-            self.domains, folder=self.folder, hub_id=self.hub_id, revision=self.revision
-        )
+        published = load_sciknoweval(self.domains, folder=self.folder, hub_id=self.hub_id, revision=self.revision)
         return _held_out(published["train"], published["test"], validation=validation, test=test, seed=seed)
 
 
@@ -182,4 +180,3 @@ def _held_out(
     if test is not None:
         _, tests = hold_out(tests, test, seed)
     return Splits(rest, held, list(tests))
-

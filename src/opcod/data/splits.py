@@ -111,9 +111,7 @@ def count_domains(questions: Iterable[Question]) -> dict[str, int]:
     return dict(Counter(q.domain for q in questions))
 
 
-def hold_out(
-    questions: Sequence[Question], n_per_domain: int, seed: int
-) -> tuple[list[Question], list[Question]]:
+def hold_out(questions: Sequence[Question], n_per_domain: int, seed: int) -> tuple[list[Question], list[Question]]:
     """Set aside a balanced sample, e.g. the validation questions that the gate reads.
 
     Exactly `n_per_domain` questions of every domain are held out. All questions of one content go together;
@@ -171,9 +169,7 @@ def split_of(question: Question, fractions: Mapping[str, float] = FRACTIONS) -> 
         QuestionError: If the fractions are no shares.
     """
     if any(share < 0 for share in fractions.values()) or not math.isclose(sum(fractions.values()), 1):
-        raise QuestionError(
-            f"the splits' shares are {dict(fractions)}, expected at least 0 each and 1 in sum"
-        )
+        raise QuestionError(f"the splits' shares are {dict(fractions)}, expected at least 0 each and 1 in sum")
     position = fraction(content_key(question))
     for split, share in fractions.items():
         if position < share:

@@ -105,7 +105,5 @@ def _families(domain: str, wanted: Collection[str] | None) -> dict[str, Family]:
     if wanted is None:
         return known
     if unknown := set(wanted) - set(known):
-        raise QuestionError(
-            f"{domain} has no families {', '.join(sorted(unknown))}; it has {', '.join(known)}"
-        )
+        raise QuestionError(f"{domain} has no families {', '.join(sorted(unknown))}; it has {', '.join(known)}")
     return {name: known[name] for name in known if name in wanted}

@@ -16,8 +16,7 @@ from opcod.data.science.common import Draft, Family, Mistake, amount, num, redra
 
 IONS = {
     1: "Li+1 Na+1 K+1 Be+2 Mg+2 Ca+2 Al+3 N-3 O-2 F-1 P-3 S-2 Cl-1",
-    2: "Rb+1 Sr+2 Ag+1 Cs+1 Ba+2 Sc+3 Ti+4 Cr+3 Mn+2 Fe+2 Fe+3 Co+2 Ni+2 Cu+1 Cu+2 Zn+2 Ga+3 Sn+2 Pb+2 Br-1 "
-    "I-1 Se-2",
+    2: "Rb+1 Sr+2 Ag+1 Cs+1 Ba+2 Sc+3 Ti+4 Cr+3 Mn+2 Fe+2 Fe+3 Co+2 Ni+2 Cu+1 Cu+2 Zn+2 Ga+3 Sn+2 Pb+2 Br-1 I-1 Se-2",
     3: "NH4+1 H3O+1 OH-1 NO2-1 NO3-1 HCO3-1 CO3-2 SO3-2 SO4-2 PO4-3 ClO3-1 CN-1 HSO4-1 "
     "C2O4-2 IO3-1 BrO3-1 ClO4-1 CrO4-2 MnO4-1 HPO4-2",
 }
@@ -206,26 +205,18 @@ def _charge_of_ion(rng: random.Random, symbol: str, charge: int) -> Draft:
         )
     )
     mistakes = (
-        Mistake(
-            f"{-charge:+d}", f"{electrons} - {z} = {-charge:+d}.", "You gave the charge the opposite sign."
-        ),
-        Mistake(
-            f"{-electrons:+d}", f"It has {electrons} electrons: {-electrons:+d}.", "You left out the protons."
-        ),
+        Mistake(f"{-charge:+d}", f"{electrons} - {z} = {-charge:+d}.", "You gave the charge the opposite sign."),
+        Mistake(f"{-electrons:+d}", f"It has {electrons} electrons: {-electrons:+d}.", "You left out the protons."),
         Mistake(f"{z:+d}", f"It has {z} protons: {z:+d}.", "You left out the electrons."),
     )
     steps = f"{z} - {electrons} = {charge:+d}."
-    return Draft(
-        question, f"{charge:+d}", "Charge is the protons minus the electrons.", steps, "charge", mistakes
-    )
+    return Draft(question, f"{charge:+d}", "Charge is the protons minus the electrons.", steps, "charge", mistakes)
 
 
 @redraw_until_distinct
 def oxidation_state(rng: random.Random, level: int) -> Draft:
     """The oxidation states of all atoms add up to the charge."""
-    choices = [
-        (group.split(":")[0], f) for group in OXIDATION[level].split() for f in group.split(":")[1].split(",")
-    ]
+    choices = [(group.split(":")[0], f) for group in OXIDATION[level].split() for f in group.split(":")[1].split(",")]
     asked, formula = rng.choice(choices)
     formula, charge = split_ion(formula) if level == 3 else (formula, 0)
     shown = ion_text(formula, charge) if charge else formula
@@ -310,9 +301,7 @@ def ionic_formula(rng: random.Random, level: int) -> Draft:
         (1, 3): "You took too many negative ions.",
     }
     mistakes = tuple(
-        Mistake(
-            salt(i, j), f"{i} x {ion_text(cation, p)} with {j} x {ion_text(anion, q)}: {salt(i, j)}.", remark
-        )
+        Mistake(salt(i, j), f"{i} x {ion_text(cation, p)} with {j} x {ion_text(anion, q)}: {salt(i, j)}.", remark)
         for (i, j), remark in wrong.items()
         if (i * b == j * a) == ("reduce" in remark) and (i * p + j * q < 0 or "negative" not in remark)
     )
@@ -366,12 +355,8 @@ def periodic_trend(rng: random.Random, level: int) -> Draft:
     steps = f"Along {row} it {trend}, so the {extreme} is that of {best[0]}."
     mistakes = (
         Mistake(best[3], f"The {extreme} comes at the other end: {best[3]}.", "You turned the trend around."),
-        Mistake(
-            best[1], f"The {extreme} comes near the {end}: {best[1]}.", "You stopped one element too early."
-        ),
-        Mistake(
-            best[2], f"The {extreme} lies within the row: {best[2]}.", "You picked one between the two ends."
-        ),
+        Mistake(best[1], f"The {extreme} comes near the {end}: {best[1]}.", "You stopped one element too early."),
+        Mistake(best[2], f"The {extreme} lies within the row: {best[2]}.", "You picked one between the two ends."),
     )
     return Draft(question, best[0], rule, steps, prop, mistakes)
 
@@ -408,9 +393,7 @@ def molar_mass(rng: random.Random, level: int) -> Draft:
         slip(f"2 x ({sum_text})", 2 * mass, unit, "You counted the whole formula twice."),
     )
     rule = "Molar mass is the sum of count times atomic mass over the elements."
-    return Draft(
-        question, amount(mass, unit), rule, f"{sum_text} = {amount(mass, unit)}.", "molar mass", mistakes
-    )
+    return Draft(question, amount(mass, unit), rule, f"{sum_text} = {amount(mass, unit)}.", "molar mass", mistakes)
 
 
 ATOMS: dict[str, Family] = {

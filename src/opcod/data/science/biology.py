@@ -105,11 +105,9 @@ def coding_length(rng: random.Random, level: int) -> Draft:
     counted = "without the stop codon" if level == 1 else "including one stop codon"
     question = rng.choice(
         (
-            f"{sentence(with_article(protein))} has {n} amino acids. How many nucleotides code for "
-            f"it, {counted}?",
+            f"{sentence(with_article(protein))} has {n} amino acids. How many nucleotides code for it, {counted}?",
             f"How many nucleotides, {counted}, code for the {n} amino acids of {with_article(protein)}?",
-            f"{sentence(with_article(protein))} is {n} amino acids long. Find its coding nucleotides, "
-            f"{counted}.",
+            f"{sentence(with_article(protein))} is {n} amino acids long. Find its coding nucleotides, {counted}.",
         )
     )
 
@@ -145,12 +143,8 @@ def _protein_of_messenger(rng: random.Random, protein: str, n: int) -> Draft:
         )
     )
     mistakes = (
-        slip(
-            f"({total} - {flanks}) / 3", n + 1, "amino acids", "You counted the stop codon as an amino acid."
-        ),
-        slip(
-            f"{total} / 3 - 1", total / 3 - 1, "amino acids", "You translated the untranslated part as well."
-        ),
+        slip(f"({total} - {flanks}) / 3", n + 1, "amino acids", "You counted the stop codon as an amino acid."),
+        slip(f"{total} / 3 - 1", total / 3 - 1, "amino acids", "You translated the untranslated part as well."),
         slip(f"{total} - {flanks} - 3", coding - 3, "amino acids", "You forgot to divide by three."),
     )
     rule = "Take off untranslated nucleotides, divide by three, and subtract the stop codon."
@@ -170,24 +164,18 @@ def chargaff(rng: random.Random, level: int) -> Draft:
     question = rng.choice(
         (
             f"The double-stranded DNA of {source} is {percent} % {given}. What percentage is {asked}?",
-            f"If {percent} % of the bases in double-stranded DNA of {source} are {given}, what "
-            f"percentage are {asked}?",
-            f"In {source}, {given} makes {percent} % of the double-stranded DNA. What is the "
-            f"percentage of {asked}?",
+            f"If {percent} % of the bases in double-stranded DNA of {source} are {given}, what percentage are {asked}?",
+            f"In {source}, {given} makes {percent} % of the double-stranded DNA. What is the percentage of {asked}?",
         )
     )
     mistakes = (
         slip(f"{asked} = {given}", percent, "%", "You paired the base with the wrong partner."),
         slip(f"100 - {percent}", 100 - percent, "%", "You gave the share of all the other bases together."),
-        slip(
-            f"100 - 2 x {percent}", 100 - 2 * percent, "%", "You forgot to halve the share of the other pair."
-        ),
+        slip(f"100 - 2 x {percent}", 100 - 2 * percent, "%", "You forgot to halve the share of the other pair."),
         slip(f"{percent} / 2", percent / 2, "%", "You halved the given share."),
     )
     rule = "A pairs with T, G with C; one base of each pair makes half."
-    return reckon(f"50 - {percent}", 50 - percent, "%").draft(
-        question, rule, "double-stranded DNA", *mistakes
-    )
+    return reckon(f"50 - {percent}", 50 - percent, "%").draft(question, rule, "double-stranded DNA", *mistakes)
 
 
 def _count_of_bases(rng: random.Random, level: int, given: str, asked: str, source: str) -> Draft:
@@ -278,17 +266,14 @@ def punnett(rng: random.Random, level: int) -> Draft:
     total = share.denominator * by_level(rng, level, range(2, 13), range(10, 41), range(5, 31))
     question = rng.choice(
         (
-            f"A cross {cross.parents} of {animals} gives {total} offspring. How many are expected to "
-            f"be {wanted}?",
-            f"{sentence(animals)} are crossed, {cross.parents}. How many of {total} offspring should "
-            f"be {wanted}?",
+            f"A cross {cross.parents} of {animals} gives {total} offspring. How many are expected to be {wanted}?",
+            f"{sentence(animals)} are crossed, {cross.parents}. How many of {total} offspring should be {wanted}?",
             f"Of {total} offspring of {animals} from {cross.parents}, how many are expected {wanted}?",
         )
     )
     likely = MONOHYBRID_SLIPS if cross is not DIHYBRID else DIHYBRID_SLIPS
     mistakes = (
-        slip(f"{s if s < 1 else 'all'} of {total}", float(s * total), "offspring", remark)
-        for s, remark in likely
+        slip(f"{s if s < 1 else 'all'} of {total}", float(s * total), "offspring", remark) for s, remark in likely
     )
     working = reckon(f"{share} of {total}", int(share * total), "offspring")
     return working.draft(question, cross.rule, "offspring", *mistakes)
@@ -310,18 +295,10 @@ class CellCount:
 
 
 GAMETE = CellCount("chromosomes has a gamete", 1, "A gamete gets half the chromosomes of a body cell.")
-DAUGHTER = CellCount(
-    "chromosomes has a cell made by mitosis", 2, "Mitosis keeps the body cell's chromosome number."
-)
-ZYGOTE = CellCount(
-    "chromosomes has a zygote", 2, "Two gametes, each with half, restore the body cell's number."
-)
-ENDOSPERM = CellCount(
-    "chromosomes has a triploid endosperm cell", 3, "Triploid is three sets; a body cell has two."
-)
-TETRAPLOID = CellCount(
-    "chromosomes has a tetraploid cell", 4, "Tetraploid is four sets; a body cell has two."
-)
+DAUGHTER = CellCount("chromosomes has a cell made by mitosis", 2, "Mitosis keeps the body cell's chromosome number.")
+ZYGOTE = CellCount("chromosomes has a zygote", 2, "Two gametes, each with half, restore the body cell's number.")
+ENDOSPERM = CellCount("chromosomes has a triploid endosperm cell", 3, "Triploid is three sets; a body cell has two.")
+TETRAPLOID = CellCount("chromosomes has a tetraploid cell", 4, "Tetraploid is four sets; a body cell has two.")
 METAPHASE = CellCount(
     "chromatids has a cell in mitotic metaphase", 4, "In metaphase each chromosome has two chromatids."
 )
@@ -340,10 +317,8 @@ def chromosome_number(rng: random.Random, level: int) -> Draft:
     question = rng.choice(
         (
             f"A body cell of {with_article(species)} has {body} chromosomes. How many {unit} has {asked}?",
-            f"{sentence(with_article(species))} has {body} chromosomes per body cell. How many {unit} "
-            f"are in {asked}?",
-            f"How many {unit} has {asked} of {with_article(species)}, whose body cells have {body} "
-            "chromosomes?",
+            f"{sentence(with_article(species))} has {body} chromosomes per body cell. How many {unit} are in {asked}?",
+            f"How many {unit} has {asked} of {with_article(species)}, whose body cells have {body} chromosomes?",
         )
     )
     workings = {
@@ -397,8 +372,7 @@ def _peptide_mass(rng: random.Random, level: int) -> Draft:
     listed = ", ".join(f"{AMINO_ACID_NAMES[a]} {num(m)}" for a, m in zip(letters, masses, strict=True))
     question = rng.choice(
         (
-            f"Masses in Da: {listed}, water {num(water)}. What is the mass of the {kind} of these "
-            "amino acids?",
+            f"Masses in Da: {listed}, water {num(water)}. What is the mass of the {kind} of these amino acids?",
             f"Find the mass of the {kind} of {listed} Da; each bond frees a water of {num(water)} Da.",
         )
     )
@@ -412,9 +386,7 @@ def _peptide_mass(rng: random.Random, level: int) -> Draft:
             "Da",
             "You took off one water for each amino acid instead of each bond.",
         ),
-        slip(
-            f"{added} + {loss}", total + bonds * water, "Da", "You added the water instead of taking it off."
-        ),
+        slip(f"{added} + {loss}", total + bonds * water, "Da", "You added the water instead of taking it off."),
     )
     rule = "Add the amino acids, then take off one water for each peptide bond."
     return reckon(f"{added} - {loss}", round(total - bonds * water, decimals), "Da").draft(
@@ -431,8 +403,7 @@ def base_pairing(rng: random.Random, level: int) -> Draft:
     product = "DNA strand" if level == 1 else "mRNA"
     question = rng.choice(
         (
-            f"The {source} DNA strand 3'-{template}-5' is the template. Which {product} pairs with "
-            "it, from 5' to 3'?",
+            f"The {source} DNA strand 3'-{template}-5' is the template. Which {product} pairs with it, from 5' to 3'?",
             f"Which {product}, from 5' to 3', pairs with the {source} DNA template 3'-{template}-5'?",
             f"Write the {product}, from 5' to 3', made on the {source} DNA template 3'-{template}-5'.",
         )

@@ -94,8 +94,7 @@ def magnification(rng: random.Random, level: int) -> Draft:
         (
             f"{sentence(with_article(thing))} of {real} measures {shown} in {with_article(drawn)}. "
             "What is the magnification?",
-            f"What magnification has {with_article(drawn)} in which {with_article(thing)} of {real} "
-            f"is {shown} long?",
+            f"What magnification has {with_article(drawn)} in which {with_article(thing)} of {real} is {shown} long?",
             f"In {with_article(drawn)}, {with_article(thing)} is {shown} long; it is really {real}. "
             "Find the magnification.",
         )
@@ -115,16 +114,10 @@ def magnification(rng: random.Random, level: int) -> Draft:
 def cardiac_output(rng: random.Random, level: int) -> Draft:
     """Cardiac output is heart rate times stroke volume."""
     owner = rng.choice(
-        ("tortoise", "python", "toad", "carp", "iguana")
-        if level == 1
-        else ("runner", "patient", "nurse", "teacher")
+        ("tortoise", "python", "toad", "carp", "iguana") if level == 1 else ("runner", "patient", "nurse", "teacher")
     )
-    rate = Quantity(
-        "heart rate", by_level(rng, level, range(3, 13), range(60, 101, 5), range(60, 101, 4)), "beats"
-    )
-    volume = Quantity(
-        "stroke volume", by_level(rng, level, range(2, 10), range(50, 91, 10), range(50, 101, 5)), "mL"
-    )
+    rate = Quantity("heart rate", by_level(rng, level, range(3, 13), range(60, 101, 5), range(60, 101, 4)), "beats")
+    volume = Quantity("stroke volume", by_level(rng, level, range(2, 10), range(50, 91, 10), range(50, 101, 5)), "mL")
     output = rate.value * volume.value
     beats = f"{rate} per minute" if level < 3 else f"{num(rate.value / 4)} beats in 15 s"
     unit = "mL" if level < 3 else "litres"
@@ -132,8 +125,7 @@ def cardiac_output(rng: random.Random, level: int) -> Draft:
         (
             f"The heart of {with_article(owner)} makes {beats} of {volume} each. "
             f"What is its cardiac output in {unit} per minute?",
-            f"Find the cardiac output in {unit} per minute of {with_article(owner)}: {beats}, stroke "
-            f"volume {volume}.",
+            f"Find the cardiac output in {unit} per minute of {with_article(owner)}: {beats}, stroke volume {volume}.",
             f"{sentence(with_article(owner))}'s heart makes {beats}, {volume} per beat. "
             f"What is the cardiac output in {unit} per minute?",
         )
@@ -216,8 +208,7 @@ def serial_dilution(rng: random.Random, level: int) -> Draft:
         (
             f"After dilution of {sample} {diluted}, {plated} holds {counted} {cells}. "
             "How many are in 1 mL of the original?",
-            f"{plated} of {sample} holds {counted} {cells} after dilution {diluted}. "
-            "How many were in 1 mL before?",
+            f"{plated} of {sample} holds {counted} {cells} after dilution {diluted}. How many were in 1 mL before?",
             f"{counted} {cells} are found in {plated} of {sample} after dilution {diluted}. "
             "How many does 1 mL undiluted hold?",
         )
@@ -232,12 +223,8 @@ def serial_dilution(rng: random.Random, level: int) -> Draft:
             "cells",
             "You divided by the dilution factor instead of multiplying.",
         ),
-        slip(
-            f"{counted} + {factor}", counted + factor, "cells", "You added the dilution factor to the count."
-        ),
-        Mistake(
-            f"{counted} cells", f"The count stays {counted} cells.", "You forgot that the sample was diluted."
-        ),
+        slip(f"{counted} + {factor}", counted + factor, "cells", "You added the dilution factor to the count."),
+        Mistake(f"{counted} cells", f"The count stays {counted} cells.", "You forgot that the sample was diluted."),
     ]
     if level > 1:
         remark = "You added the dilution factors instead of multiplying them."
@@ -272,8 +259,7 @@ def osmosis(rng: random.Random, level: int) -> Draft:
         (
             f"{sentence(cell)} with {num(inside)} {unit} {solute} lies in {shown} {solute} solution. "
             "Where does osmosis move water?",
-            f"By osmosis, where does water go if {cell} with {num(inside)} {unit} {solute} is put in "
-            f"{shown} {solute}?",
+            f"By osmosis, where does water go if {cell} with {num(inside)} {unit} {solute} is put in {shown} {solute}?",
             f"Outside {cell} there is {shown} {solute}, inside {num(inside)} {unit}. What does osmosis do?",
         )
     )
@@ -333,9 +319,7 @@ def food_chain(rng: random.Random, level: int) -> Draft:
 @redraw_until_distinct
 def enzyme_activity(rng: random.Random, level: int) -> Draft:
     """An enzyme works faster toward its optimum and slower beyond it."""
-    enzyme = with_article(
-        rng.choice(("plant enzyme", "yeast enzyme", "fungal lipase", "insect amylase", "protease"))
-    )
+    enzyme = with_article(rng.choice(("plant enzyme", "yeast enzyme", "fungal lipase", "insect amylase", "protease")))
     best: float = by_level(rng, level, range(30, 51, 5), range(32, 49), range(60, 81, 2))
     below, lower = sorted(rng.sample(range(5, int(best) - 4) if level < 3 else range(30, int(best) - 3), 2))
     above, higher = sorted(rng.sample(range(int(best) + 4, int(best) + 30), 2))
@@ -361,8 +345,7 @@ def enzyme_activity(rng: random.Random, level: int) -> Draft:
             f"How does its rate change when the {kind} goes from {begin} to {finish}?",
             f"The {kind} goes from {begin} to {finish} for {enzyme} with an optimum of {optimum}. "
             "What happens to its rate?",
-            f"What does the rate of {enzyme} (optimum {optimum}) do when the {kind} changes from "
-            f"{begin} to {finish}?",
+            f"What does the rate of {enzyme} (optimum {optimum}) do when the {kind} changes from {begin} to {finish}?",
         )
     )
     options = {

@@ -38,12 +38,10 @@ STRONG_BASES = ("NaOH", "KOH", "LiOH", "RbOH", "CsOH")
 SOLUTES = ("salt", "sugar", "NaOH", "HCl", "KCl", "glucose", "CuSO4", "KNO3")
 GASES = ("helium", "nitrogen", "oxygen", "argon", "air", "neon", "methane", "hydrogen")
 SUBSTANCES = {
-    1: "Water Ethanol Methanol Acetone Benzene Toluene CycloHexane n-Hexane n-Heptane n-Octane n-Decane "
-    "o-Xylene",
+    1: "Water Ethanol Methanol Acetone Benzene Toluene CycloHexane n-Hexane n-Heptane n-Octane n-Decane o-Xylene",
     2: "Ammonia Oxygen Nitrogen Argon Methane n-Propane n-Butane Krypton Xenon Ethane Ethylene Fluorine "
     "Chlorine HydrogenSulfide SulfurDioxide",
-    3: "Water Ethanol Methanol Acetone Benzene Toluene Ammonia n-Butane n-Pentane n-Hexane "
-    "SulfurDioxide Chlorine",
+    3: "Water Ethanol Methanol Acetone Benzene Toluene Ammonia n-Butane n-Pentane n-Hexane SulfurDioxide Chlorine",
 }
 
 
@@ -82,9 +80,7 @@ def moles(rng: random.Random, level: int) -> Draft:
         hundred = f"{given} = {num(grams / 10)} g; {num(grams / 10)} g / {molar}"
         mistakes = [
             slip(f"{given} / {molar}", grams / 1000 / molar.value, "mol", "You left the mass in kilograms."),
-            slip(
-                hundred, grams / 10 / molar.value, "mol", "You converted to grams by the wrong power of ten."
-            ),
+            slip(hundred, grams / 10 / molar.value, "mol", "You converted to grams by the wrong power of ten."),
         ]
     question = rng.choice(
         (
@@ -120,9 +116,7 @@ def ph(rng: random.Random, level: int) -> Draft:
         steps = f"{concentration} H+ is 10^-{n}, so the pH = {n}."
         return Draft(question, str(n), rule, steps, "pH", (other, sign, tens, miscount))
     rule = "The exponent without minus is the pOH; pH is 14 minus pOH."
-    acid = slip(
-        f"{concentration} is 10^-{n}, so pH", n, "", "You treated the base like an acid and gave the pOH."
-    )
+    acid = slip(f"{concentration} is 10^-{n}, so pH", n, "", "You treated the base like an acid and gave the pOH.")
     added = slip(f"14 + {n}", 14 + n, "", "You added the pOH instead of subtracting it.")
     seven = slip(f"7 + {n}", 7 + n, "", "You counted up from neutral instead of down from the top.")
     steps = f"{concentration} OH- is 10^-{n}, so pOH {n}; 14 - {n} = {14 - n}."
@@ -144,9 +138,7 @@ def _ph_after_dilution(rng: random.Random) -> Draft:
     end = start + step * k
     sign = "+" if acid else "-"
     mistakes = (
-        slip(
-            f"{start} {'-' if acid else '+'} {k}", start - step * k, "", "You moved the pH away from neutral."
-        ),
+        slip(f"{start} {'-' if acid else '+'} {k}", start - step * k, "", "You moved the pH away from neutral."),
         slip("Diluting changes nothing, pH", start, "", "You left the pH as it was before diluting."),
         slip(f"{start} {sign} {k + 1}", end + step, "", "You counted one factor of ten too many."),
         slip("Water makes it neutral, pH", 7, "", "You took the solution for pure water."),
@@ -237,9 +229,7 @@ def gas_law(rng: random.Random, level: int) -> Draft:
         t1, t2 = cold - KELVIN_AT_0_C, hot - KELVIN_AT_0_C
         if t1 <= 0 or t2 <= 0:
             return gas_law(rng, level)
-        unconverted = slip(
-            f"{v1} x {t2} / {t1}", v1 * t2 / t1, "L", "You used Celsius; the law needs kelvin."
-        )
+        unconverted = slip(f"{v1} x {t2} / {t1}", v1 * t2 / t1, "L", "You used Celsius; the law needs kelvin.")
         mistakes = (unconverted, *mistakes[:2])
     steps = f"{first}{v1} x {hot} / {cold} = {amount(v2, 'L')}."
     return Draft(question, amount(v2, "L"), rule, steps, "volume", mistakes)
@@ -329,7 +319,5 @@ def _state(celsius: float, melting: float, boiling: float) -> str:
 
 
 FAMILIES: dict[str, Family] = (
-    ATOMS
-    | REACTION_FAMILIES
-    | {family.__name__: family for family in (moles, ph, dilution, gas_law, state_of_matter)}
+    ATOMS | REACTION_FAMILIES | {family.__name__: family for family in (moles, ph, dilution, gas_law, state_of_matter)}
 )

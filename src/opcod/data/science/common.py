@@ -150,9 +150,7 @@ def divide(a: Quantity, b: Quantity, unit: str, first: str = "") -> Working:
     return _working(f"{first}{a} / {b}", a.value / b.value, unit, first, slips)
 
 
-def _working(
-    working: str, value: float, unit: str, first: str, slips: tuple[tuple[str, float, str], ...]
-) -> Working:
+def _working(working: str, value: float, unit: str, first: str, slips: tuple[tuple[str, float, str], ...]) -> Working:
     """The right `working` and those `slips` (working, value, remark) whose value could pass for an answer."""
     return Working(
         amount(value, unit),

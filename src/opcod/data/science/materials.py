@@ -68,14 +68,11 @@ LATTICES = {
 def cubic_crystals() -> tuple[tuple[str, str], ...]:
     """Elements solid at room temperature with a lattice of `LATTICES`, as (name, lattice); not carbon."""
     symmetries = (
-        (e, (getattr(e, "crystal_structure", None) or {}).get("symmetry", "").lower())
-        for e in periodictable.elements
+        (e, (getattr(e, "crystal_structure", None) or {}).get("symmetry", "").lower()) for e in periodictable.elements
     )
     unsuited = {periodictable.C, *(periodictable.elements.symbol(s) for s in ("Ne", "Ar", "Kr", "Xe"))}
     return tuple(
-        (e.name, lattice)
-        for e, lattice in symmetries
-        if lattice in LATTICES and e not in unsuited and e.number < 84
+        (e.name, lattice) for e, lattice in symmetries if lattice in LATTICES and e not in unsuited and e.number < 84
     )
 
 
@@ -134,8 +131,7 @@ def mass_saving(rng: random.Random, level: int) -> Draft:
             "What is the mass saving?",
             f"What mass saving brings {light} ({num(low)} g/cm3) in place of {heavy} ({num(high)} g/cm3) "
             f"for {volume} cm3?",
-            f"Find the mass saving when {volume} cm3 of {heavy}, {num(high)} g/cm3, becomes {light}, "
-            f"{num(low)} g/cm3.",
+            f"Find the mass saving when {volume} cm3 of {heavy}, {num(high)} g/cm3, becomes {light}, {num(low)} g/cm3.",
         )
     )
     first = f"{num(high)} - {num(low)} = {num(saved)}; "
@@ -188,9 +184,7 @@ def rule_of_mixtures(rng: random.Random, level: int) -> Draft:
         )
     )
     mistakes = [
-        slip(
-            f"{stiff} + {num(soft)}", stiff + soft, "GPa", "You added the moduli without their volume shares."
-        ),
+        slip(f"{stiff} + {num(soft)}", stiff + soft, "GPa", "You added the moduli without their volume shares."),
         slip(a, f * stiff, "GPa", "You left out the share of the matrix."),
         slip(b, m * soft, "GPa", "You left out the share of the fibres."),
     ]
@@ -301,9 +295,7 @@ def alloy_mass(rng: random.Random, level: int) -> Draft:
         first = f"{mass} = {grams} g; "
     result, other = grams * share / 100, grams * (100 - share) / 100
     mistakes = [
-        slip(
-            f"{grams} g x {num(100 - share)} / 100", other, "g", "You gave the mass of the other component."
-        ),
+        slip(f"{grams} g x {num(100 - share)} / 100", other, "g", "You gave the mass of the other component."),
         slip(
             f"{grams} g - {num(share)}",
             grams - share,

@@ -156,9 +156,7 @@ def bond_type(rng: random.Random, level: int) -> Draft:
     """Metal and nonmetal bond ionically, two nonmetals covalently, metals alone by metallic bonds."""
     if level == 3:
         return _bond_by_electronegativity(rng)
-    bond, pairs = rng.choice(
-        (("ionic bonds", IONIC), ("covalent bonds", COVALENT), ("metallic bonds", METALLIC))
-    )
+    bond, pairs = rng.choice((("ionic bonds", IONIC), ("covalent bonds", COVALENT), ("metallic bonds", METALLIC)))
     pair = rng.sample(rng.choice(pairs), 2)
     one, two = (name_of(symbol) for symbol in pair)
     kinds = ["nonmetal" if is_nonmetal(symbol) else "metal" for symbol in pair]
@@ -292,13 +290,10 @@ def heat_treatment(rng: random.Random, level: int) -> Draft:
         ),
     )
     treatment = rng.choice(treatments[: level + 1])
-    part = with_article(
-        rng.choice(("chisel", "gear", "knife", "axle", "spring", "drill", "saw blade", "file"))
-    )
+    part = with_article(rng.choice(("chisel", "gear", "knife", "axle", "spring", "drill", "saw blade", "file")))
     question = rng.choice(
         (
-            f"{sentence(part)} of carbon steel is {treatment.done}. What is it like after this heat "
-            "treatment?",
+            f"{sentence(part)} of carbon steel is {treatment.done}. What is it like after this heat treatment?",
             f"Heat treatment: {part} of carbon steel is {treatment.done}. What is the steel like now?",
             f"What does this do to {part} of carbon steel: it is {treatment.done}?",
         )

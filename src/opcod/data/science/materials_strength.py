@@ -49,21 +49,16 @@ EXPANSION_UM = {
 @redraw_until_distinct
 def stress(rng: random.Random, level: int) -> Draft:
     """Stress is force divided by cross-sectional area."""
-    part = rng.choice(
-        ("steel rod", "nylon cord", "copper wire", "glass rod", "titanium rod", "aluminum strip")
-    )
+    part = rng.choice(("steel rod", "nylon cord", "copper wire", "glass rod", "titanium rod", "aluminum strip"))
     area = Quantity("area", by_level(rng, level, range(2, 13), range(15, 61, 5), range(20, 201, 20)), "mm2")
     result = by_level(rng, level, range(2, 13), range(6, 41), range(50, 301, 10))
     force = Quantity("force", result * area.value, "N")
     shown = f"{num(force.value / 1000)} kN" if level == 3 else str(force)
     question = rng.choice(
         (
-            f"{sentence(with_article(part))} of {area} cross-section carries {shown}. What is the "
-            "stress in MPa?",
-            f"A force of {shown} pulls on {with_article(part)} of {area} cross-section. Find the "
-            "stress in MPa.",
-            f"What tensile stress in MPa does a load of {shown} cause in {with_article(part)} of area "
-            f"{area}?",
+            f"{sentence(with_article(part))} of {area} cross-section carries {shown}. What is the stress in MPa?",
+            f"A force of {shown} pulls on {with_article(part)} of {area} cross-section. Find the stress in MPa.",
+            f"What tensile stress in MPa does a load of {shown} cause in {with_article(part)} of area {area}?",
         )
     )
     rule = "Stress is force divided by area; N per mm2 is MPa."
@@ -81,12 +76,8 @@ def stress(rng: random.Random, level: int) -> Draft:
 @redraw_until_distinct
 def percent_elongation(rng: random.Random, level: int) -> Draft:
     """Percent elongation is the increase in length over the original length, times 100."""
-    part = rng.choice(
-        ("copper strip", "steel bar", "nylon thread", "rubber band", "tin wire", "brass sample")
-    )
-    length = by_level(
-        rng, level, (10, 20, 25, 50, 100), (40, 60, 80, 120, 150, 200), (12.5, 37.5, 62.5, 87.5)
-    )
+    part = rng.choice(("copper strip", "steel bar", "nylon thread", "rubber band", "tin wire", "brass sample"))
+    length = by_level(rng, level, (10, 20, 25, 50, 100), (40, 60, 80, 120, 150, 200), (12.5, 37.5, 62.5, 87.5))
     percent: float = 4 * by_level(rng, level, range(1, 16), range(5, 21), range(2, 20))
     if level == 1:
         percent = 100 / length * rng.randint(1, 6)
@@ -95,8 +86,7 @@ def percent_elongation(rng: random.Random, level: int) -> Draft:
     change = f"stretches by {more}" if level == 1 else f"is stretched to {new}"
     question = rng.choice(
         (
-            f"{sentence(with_article(part))} of {old} {change} before it breaks. What is its percent "
-            "elongation?",
+            f"{sentence(with_article(part))} of {old} {change} before it breaks. What is its percent elongation?",
             f"In a tensile test {with_article(part)} of {old} {change}. Find the percent elongation.",
             f"What percent elongation has {with_article(part)} of {old} that {change}?",
         )
@@ -129,9 +119,7 @@ def percent_elongation(rng: random.Random, level: int) -> Draft:
 @redraw_until_distinct
 def youngs_modulus(rng: random.Random, level: int) -> Draft:
     """Young's modulus is stress divided by elastic strain."""
-    soft = rng.choice(
-        ("epoxy plate", "wood beam", "nylon bar", "plywood strip", "bone sample", "polymer fibre")
-    )
+    soft = rng.choice(("epoxy plate", "wood beam", "nylon bar", "plywood strip", "bone sample", "polymer fibre"))
     metal, form = rng.choice(tuple(MODULI_GPA)), rng.choice(("bar", "rod", "wire", "plate"))
     part, gpa = (soft, rng.randint(2, 12)) if level == 1 else (f"{metal} {form}", MODULI_GPA[metal])
     strain = Quantity("strain", by_level(rng, level, range(2, 10), range(2, 5), range(2, 5)), "thousandths")
@@ -141,8 +129,7 @@ def youngs_modulus(rng: random.Random, level: int) -> Draft:
     part = with_article(part)
     question = rng.choice(
         (
-            f"{sentence(part)} has an elastic strain of {shown} under {stress}. What is its Young's "
-            "modulus in GPa?",
+            f"{sentence(part)} has an elastic strain of {shown} under {stress}. What is its Young's modulus in GPa?",
             f"A stress of {stress} strains {part} elastically by {shown}. Find its Young's modulus in GPa.",
             f"Which Young's modulus in GPa has {part} with a strain of {shown} at {stress}?",
         )
@@ -163,14 +150,11 @@ def thermal_expansion(rng: random.Random, level: int) -> Draft:
     material = rng.choice(tuple(m for m, um in EXPANSION_UM.items() if level > 1 or um <= 12))
     um = EXPANSION_UM[material]
     coefficient, start = Quantity("coefficient", um, "um per m per K"), 5 * rng.randint(2, 6)
-    rise = Quantity(
-        "temperature rise", by_level(rng, level, range(2, 13), range(5, 21, 5), range(20, 90, 10)), "K"
-    )
+    rise = Quantity("temperature rise", by_level(rng, level, range(2, 13), range(5, 21, 5), range(20, 90, 10)), "K")
     if level == 1:
         question = rng.choice(
             (
-                f"A 1 m {material} rod expands {um} um per kelvin. What is its thermal expansion "
-                f"after a {rise} rise?",
+                f"A 1 m {material} rod expands {um} um per kelvin. What is its thermal expansion after a {rise} rise?",
                 f"Each metre of {material} grows {um} um per kelvin. Find the thermal expansion of 1 "
                 f"m heated by {rise}.",
                 f"Heated by {rise}, what thermal expansion has 1 m of {material} at {um} um per kelvin?",
@@ -185,8 +169,7 @@ def thermal_expansion(rng: random.Random, level: int) -> Draft:
     question = rng.choice(
         (
             f"A {length} m {material} bar ({coefficient}) {heated}. What is its thermal expansion in {unit}?",
-            f"Find the thermal expansion in {unit} when a {length} m {material} beam ({coefficient}) "
-            f"{heated}.",
+            f"Find the thermal expansion in {unit} when a {length} m {material} beam ({coefficient}) {heated}.",
         )
     )
     rule = "Expansion is coefficient times length times temperature rise; 1000 um is a millimetre."
@@ -215,9 +198,7 @@ def thermal_expansion(rng: random.Random, level: int) -> Draft:
 @redraw_until_distinct
 def safety_factor(rng: random.Random, level: int) -> Draft:
     """The allowable stress is the strength divided by the safety factor."""
-    part = with_article(
-        rng.choice(("bolt", "crane hook", "chain link", "pipe", "ladder rung", "tie rod", "cable"))
-    )
+    part = with_article(rng.choice(("bolt", "crane hook", "chain link", "pipe", "ladder rung", "tie rod", "cable")))
     factor = by_level(rng, level, range(2, 9), range(2, 7), (2, 3, 4, 5))
     allowed = by_level(rng, level, range(3, 13), range(40, 151, 10), range(50, 151, 10))
     strength, area = allowed * factor, rng.choice((20, 40, 50, 80, 100, 200))
@@ -228,10 +209,8 @@ def safety_factor(rng: random.Random, level: int) -> Draft:
         (
             f"{sentence(part)} of strength {strength} MPa{section} is used with a safety factor of {factor}. "
             f"What is the allowable {asked}?",
-            f"Find the allowable {asked} of {part} of {strength} MPa strength{section} at a safety "
-            f"factor of {factor}.",
-            f"With a safety factor of {factor}, which {asked} may {part} of strength {strength} "
-            f"MPa{section} carry?",
+            f"Find the allowable {asked} of {part} of {strength} MPa strength{section} at a safety factor of {factor}.",
+            f"With a safety factor of {factor}, which {asked} may {part} of strength {strength} MPa{section} carry?",
         )
     )
     unit = "MPa" if level < 3 else "kN"
@@ -258,14 +237,10 @@ def safety_factor(rng: random.Random, level: int) -> Draft:
     )
     rule = "Allowable stress is strength divided by the safety factor."
     if level < 3:
-        return reckon(f"{strength} MPa / {factor}", allowed, unit).draft(
-            question, rule, "safety factor", *mistakes
-        )
+        return reckon(f"{strength} MPa / {factor}", allowed, unit).draft(question, rule, "safety factor", *mistakes)
     rule = "Divide strength by the safety factor, then multiply by the area."
     in_newtons = slip(f"{strength} / {factor} x {area}", load, unit, "You left the load in newtons.")
-    working = reckon(
-        f"{strength} / {factor} = {allowed} MPa; {allowed} x {area} = {load} N", load / 1000, unit
-    )
+    working = reckon(f"{strength} / {factor} = {allowed} MPa; {allowed} x {area} = {load} N", load / 1000, unit)
     return working.draft(question, rule, "safety factor", in_newtons, *mistakes)
 
 

@@ -45,16 +45,10 @@ def speed(rng: random.Random, level: int) -> Draft:
                 f"How many metres does a {mover} with a speed of {pace} travel in {num(t)} min?",
             )
         )
-        unconverted = slip(
-            f"{pace} x {num(t)} min", v * t, "m", "You used minutes with a speed given per second."
-        )
-        hours = slip(
-            f"{pace} x {num(3600 * t)} s", 3600 * v * t, "m", "You converted as if the minutes were hours."
-        )
+        unconverted = slip(f"{pace} x {num(t)} min", v * t, "m", "You used minutes with a speed given per second.")
+        hours = slip(f"{pace} x {num(3600 * t)} s", 3600 * v * t, "m", "You converted as if the minutes were hours.")
         working = multiply(pace, Quantity("time", 60 * t, "s"), "m", first)
-        return working.draft(
-            question, "Convert minutes to seconds; " + travel.lower(), "speed", unconverted, hours
-        )
+        return working.draft(question, "Convert minutes to seconds; " + travel.lower(), "speed", unconverted, hours)
     if rng.random() < 0.5:
         question = rng.choice(
             (
@@ -70,9 +64,7 @@ def speed(rng: random.Random, level: int) -> Draft:
             f"It takes a {mover} {time} to travel {distance}. Find its average speed.",
         )
     )
-    return divide(distance, time, "m/s").draft(
-        question, "Speed is distance divided by time.", "average speed"
-    )
+    return divide(distance, time, "m/s").draft(question, "Speed is distance divided by time.", "average speed")
 
 
 @redraw_until_distinct
@@ -96,9 +88,7 @@ def acceleration(rng: random.Random, level: int) -> Draft:
     working = divide(Quantity("velocity", a * t, "m/s"), time, "m/s2", first)
     if not start:
         return working.draft(question, rule, "acceleration")
-    final_only = slip(
-        f"{end} m/s / {time}", end / t, "m/s2", "You used the final speed, not the change of speed."
-    )
+    final_only = slip(f"{end} m/s / {time}", end / t, "m/s2", "You used the final speed, not the change of speed.")
     total = slip(
         f"({end} + {start}) / {t}",
         (end + start) / t,
@@ -170,9 +160,7 @@ def force(rng: random.Random, level: int) -> Draft:
             f"Which net force in newtons gives a {body} of {grams} g an acceleration of {gain}?",
         )
     )
-    unconverted = slip(
-        f"{grams} x {a}", grams * a, "N", "You left the mass in grams; newtons need kilograms."
-    )
+    unconverted = slip(f"{grams} x {a}", grams * a, "N", "You left the mass in grams; newtons need kilograms.")
     hundred = slip(
         f"{grams} g = {num(grams / 100)} kg; {num(grams / 100)} x {a}",
         grams * a / 100,
@@ -299,9 +287,7 @@ def _force_on_a_line(rng: random.Random) -> Draft:
         ),
     }
     answer = options.pop(motion).value
-    sideways = Mistake(
-        side, f"The force acts across the motion: {side}.", "You chose a force that would make it turn."
-    )
+    sideways = Mistake(side, f"The force acts across the motion: {side}.", "You chose a force that would make it turn.")
     rule = "Net force points forward when speeding up, backward when slowing, zero otherwise."
     steps = f"The {mover} {motion} while heading {heading}, so the net force points {answer}."
     return Draft(question, answer, rule, steps, "net force", (*options.values(), sideways))
@@ -348,9 +334,7 @@ def _force_on_a_circle(rng: random.Random) -> Draft:
         f"The {thing} is pulled away from the centre: {place}.",
         "You pointed outward; nothing pulls away from the centre.",
     )
-    backward = Mistake(
-        behind, f"It moves {behind}: {behind}.", "You mixed up clockwise and counterclockwise."
-    )
+    backward = Mistake(behind, f"It moves {behind}: {behind}.", "You mixed up clockwise and counterclockwise.")
     if rng.random() < 0.5:
         question += "Which way does the net force on it point?"
         along = Mistake(
@@ -392,8 +376,7 @@ def greatest_momentum(rng: random.Random, level: int) -> Draft:
     noun = rng.choice(("cart", "ball", "sled", "wagon"))
     colours = rng.sample(("red", "blue", "green", "white", "black", "yellow"), k=4)
     carts = [
-        (f"the {c} {noun}", num(scale * a), b, num(scale * a * b))
-        for c, (a, b) in zip(colours, bodies, strict=True)
+        (f"the {c} {noun}", num(scale * a), b, num(scale * a * b)) for c, (a, b) in zip(colours, bodies, strict=True)
     ]
     shown = rng.sample(range(4), k=4)
     listed = ", ".join(f"{colours[i]} {carts[i][1]} kg at {carts[i][2]} m/s" for i in shown)
@@ -407,12 +390,8 @@ def greatest_momentum(rng: random.Random, level: int) -> Draft:
     products = ", ".join(f"{carts[i][1]} x {carts[i][2]} = {carts[i][3]}" for i in shown)
     steps = f"{products}; {carts[0][3]} is the largest: {answer}."
     mistakes = (
-        Mistake(
-            heavy, f"{carts[1][1]} kg is the largest mass, so it is {heavy}.", "You compared only the masses."
-        ),
-        Mistake(
-            fast, f"{carts[2][2]} m/s is the largest speed, so it is {fast}.", "You compared only the speeds."
-        ),
+        Mistake(heavy, f"{carts[1][1]} kg is the largest mass, so it is {heavy}.", "You compared only the masses."),
+        Mistake(fast, f"{carts[2][2]} m/s is the largest speed, so it is {fast}.", "You compared only the speeds."),
         Mistake(
             other,
             f"{carts[3][1]} kg and {carts[3][2]} m/s seems most: {other}.",

@@ -87,13 +87,9 @@ def ohm(rng: random.Random, level: int) -> Draft:
         )
         if rng.random() < 0.5:
             question = f"A {part} of {resistance} carries a current of {current}. What is its voltage?"
-            return multiply(current, resistance, "V").draft(
-                question, "Voltage is current times resistance.", "voltage"
-            )
+            return multiply(current, resistance, "V").draft(question, "Voltage is current times resistance.", "voltage")
         question = f"A {part} of {resistance} is connected to {voltage}. What current flows?"
-        return divide(voltage, resistance, "A").draft(
-            question, "Current is voltage divided by resistance.", "current"
-        )
+        return divide(voltage, resistance, "A").draft(question, "Current is voltage divided by resistance.", "current")
     if level == 2:
         r1 = rng.randint(2, 20)
         r2, total = r, r1 + r
@@ -182,9 +178,7 @@ def _block_of_metal(rng: random.Random) -> Draft:
         "g",
         "You added the edges instead of multiplying them.",
     )
-    face = slip(
-        f"{a} x {b} = {a * b}; {num(rho)} x {a * b}", rho * a * b, "g", "You left out one edge of the block."
-    )
+    face = slip(f"{a} x {b} = {a * b}; {num(rho)} x {a * b}", rho * a * b, "g", "You left out one edge of the block.")
     return working.draft(
         question, "Volume is the product of the edges; mass is density times volume.", "density", edges, face
     )
@@ -241,9 +235,7 @@ def heat(rng: random.Random, level: int) -> Draft:
     liquid = "Water" if level == 1 else rng.choice(LIQUIDS)
     c = round(at_room_temperature("C", liquid) / 1000, 1 if level == 3 else 0)
     m = rng.randint(2, 9) if level == 1 else 10 * rng.randint(1, 9)
-    cold, rise = (
-        (rng.randint(11, 29), rng.randint(2, 9)) if level == 1 else (rng.randint(10, 25), rng.randint(3, 20))
-    )
+    cold, rise = (rng.randint(11, 29), rng.randint(2, 9)) if level == 1 else (rng.randint(10, 25), rng.randint(3, 20))
     warm, name = cold + rise, liquid.lower()
     given = f"1 g of {name} takes {num(c)} J per 1 C."
     question = rng.choice(
@@ -260,16 +252,12 @@ def heat(rng: random.Random, level: int) -> Draft:
     answer = amount(m * c * rise, "J")
     first = "" if level == 1 else f"{warm} - {cold} = {rise}; "
     steps = f"{first}{m} x {num(c)} = {num(m * c)}; {num(m * c)} x {rise} = {answer}."
-    final = slip(
-        f"{m} x {num(c)} x {warm}", m * c * warm, "J", "You used the final temperature, not its change."
-    )
+    final = slip(f"{m} x {num(c)} x {warm}", m * c * warm, "J", "You used the final temperature, not its change.")
     mistakes = (
         slip(f"{m} x {rise}", m * rise, "J", "You left out the specific heat."),
         slip(f"{m} x {num(c)}", m * c, "J", "You left out the temperature change."),
         slip(f"{num(c)} x {rise}", c * rise, "J", "You left out the mass."),
-        slip(
-            f"{m} x {rise} / {num(c)}", m * rise / c, "J", "You divided by the specific heat; multiply by it."
-        ),
+        slip(f"{m} x {rise} / {num(c)}", m * rise / c, "J", "You divided by the specific heat; multiply by it."),
     )
     rule = "Heat is mass times specific heat times the temperature change."
     return Draft(question, answer, rule, steps, "heat", mistakes if level == 1 else (final, *mistakes))
@@ -301,9 +289,7 @@ def half_life(rng: random.Random, level: int) -> Draft:
     answer = amount(left, "g")
     mistakes = (
         slip(f"{num(start)} / 2", start / 2, "g", "You halved only once."),
-        slip(
-            f"{num(start)} - {num(left)}", start - left, "g", "You gave what has decayed, not what is left."
-        ),
+        slip(f"{num(start)} - {num(left)}", start - left, "g", "You gave what has decayed, not what is left."),
         slip(
             f"{first}{num(start)} / {2 * n}",
             start / 2 / n,

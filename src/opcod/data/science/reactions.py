@@ -106,9 +106,7 @@ def stoichiometry(rng: random.Random, level: int) -> Draft:
         made_by(f"{n} x {a} / {b}", n * a / b, "You turned the ratio of the coefficients upside down."),
         made_by(f"{n} x {b}", n * b, "You did not divide by the given substance's coefficient."),
         made_by(f"{n} / {a}", n / a, "You did not multiply by the product's coefficient."),
-        made_by(
-            f"{n} x {a}", n * a, "You multiplied by the given substance's coefficient instead of dividing."
-        ),
+        made_by(f"{n} x {a}", n * a, "You multiplied by the given substance's coefficient instead of dividing."),
     )
     if level == 3:
         mistakes = (slip(f"{n} / {a} x {b}", m, unit, "You gave mol instead of grams."), *mistakes)
@@ -183,9 +181,7 @@ def equilibrium_shift(rng: random.Random, level: int) -> Draft:
 def _pressed_equilibrium(rng: random.Random, reaction: Equilibrium) -> Draft:
     """Pressure favors the side with fewer gas molecules; a catalyst neither side."""
     left, right = (sum(side.values()) for side in sides(reaction.equation))
-    change = rng.choice(
-        ("the gas mixture is compressed", "the gas mixture is expanded", "a catalyst is added")
-    )
+    change = rng.choice(("the gas mixture is compressed", "the gas mixture is expanded", "a catalyst is added"))
     if change == "a catalyst is added":
         rule = "A catalyst speeds up both directions equally."
         return _shift(rng, reaction, change, rule, "Both directions speed up alike, so there is", "no shift")
@@ -194,14 +190,10 @@ def _pressed_equilibrium(rng: random.Random, reaction: Equilibrium) -> Draft:
     if left == right:
         return _shift(rng, reaction, change, rule, steps + "there is", "no shift")
     to_right = (right < left) == ("compressed" in change)
-    return _shift(
-        rng, reaction, change, rule, steps + "it shifts", "to the right" if to_right else "to the left"
-    )
+    return _shift(rng, reaction, change, rule, steps + "it shifts", "to the right" if to_right else "to the left")
 
 
-def _shift(
-    rng: random.Random, reaction: Equilibrium, change: str, rule: str, steps: str, answer: str
-) -> Draft:
+def _shift(rng: random.Random, reaction: Equilibrium, change: str, rule: str, steps: str, answer: str) -> Draft:
     """The question which way `reaction` shifts after `change`."""
     question = rng.choice(
         (

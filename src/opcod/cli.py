@@ -1,0 +1,110 @@
+"""The `opcod` command: picks what runs, and says a user's mistake in one message without a traceback.
+
+Imports nothing heavy, so that `opcod --help` is quick; the commands themselves stand in `opcod.commands`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+from opcod import __version__, quiet
+
+COMMANDS = {
+    "fit": "co-distil two students, or train one by itself (SDPO)",
+    "validate": "score the students on the questions the gate reads",
+    "test": "score the students on the test questions",
+    "predict": "write the students' answers to the test questions to predictions.jsonl",
+    "specialise": "fine-tune one student on worked solutions and write its adapter",
+    "export": "write a student of a checkpoint as an adapter or as merged weights",
+}
+USAGE_ERROR, FAILURE = 2, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: What follows `opcod`; by default what the process was given.
+
+    Raises:
+        SystemExit: With status 1 after a mistake of the user's, 2 after one in the command line itself.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with_traceback = "--traceback" in given or os.environ.get("OPCOD_TRACEBACK") == "1"
+    given = [argument for argument in given if argument != "--traceback"]
+    command: str = _parser().parse_args(given[:1]).command
+    quiet.install()
+    try:
+        _run(command, given)
+    except Exception as error:
+        message = None if with_traceback else explain(error)
+        if message is None:
+            raise
+        usage = isinstance(error, argparse.ArgumentError)
+        hint = f"\n`opcod {command} --help` lists all options." if usage else ""
+        print(f"opcod: error: {message}{hint}", file=sys.stderr)
+        raise SystemExit(USAGE_ERROR if usage else FAILURE) from None
+
+
+def explain(error: Exception) -> str | None:
+    """A user's mistake in words; None if it is the program's own, which wants its traceback.
+
+    What opcod itself raises as a ValueError or RuntimeError is about what it was given. So is what the system says
+    about files, and what Lightning and the command line's parser say about settings.
+    """
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from torch import OutOfMemoryError
+
+    if isinstance(error, OutOfMemoryError):
+        return (
+            "the accelerator's memory is full: lower `matching.micro_batch_tokens` and `rollout.batch_size`, or set "
+            f"`checkpoint_activations` to true ({str(error).splitlines()[0]})"
+        )
+    given = (argparse.ArgumentError, MisconfigurationException, OSError, ModuleNotFoundError)
+    if isinstance(error, given) or (
+        isinstance(error, ValueError | RuntimeError) and _module_of(error.__traceback__).startswith("opcod.")
+    ):
+        return str(error).strip() or type(error).__name__
+    return None
+
+
+def _module_of(trace: TracebackType | None) -> str:
+    """The module that raised."""
+    name = ""
+    while trace is not None:
+        name, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return name
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Of the first argument alone; each command reads its own."""
+    parser = argparse.ArgumentParser(
+        prog="opcod",
+        description="Two language models teach each other until both are better in both domains (arXiv 2606.14368).",
+        epilog="`opcod COMMAND --help` lists a command's options. --traceback, or OPCOD_TRACEBACK=1, shows where an "
+        "error came from.",
+    )
+    parser.add_argument("--version", action="version", version=f"opcod {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, purpose in COMMANDS.items():
+        commands.add_parser(name, help=purpose, add_help=False)
+    return parser
+
+
+def _run(command: str, given: list[str]) -> None:
+    from opcod import commands  # takes seconds: torch, transformers and peft
+
+    if command == "specialise":
+        commands.specialise(given[1:])
+    elif command == "export":
+        commands.export_student(given[1:])
+    else:
+        commands.CoDistil(given)
+
+
+if __name__ == "__main__":
+    main()

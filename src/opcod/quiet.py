@@ -1,0 +1,46 @@
+"""Notices of the libraries that are known, understood and of no use to who runs `opcod`; each with its cause."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+_WARNINGS = (
+    # lightning/pytorch/loops/fit_loop.py warns of modules in eval mode when training begins. Here the base always is:
+    # rollouts are sampled in that mode, and without dropout or batch norm it computes the same in both.
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    # lightning/pytorch/trainer/connectors/data_connector.py asks for worker processes. Questions lie in memory already.
+    r"The '\w+' does not have many workers",
+    # lightning/pytorch/trainer/connectors/data_connector.py, _DataHooksSelector: the module has the hook, and not the
+    # datamodule, since both of our datamodules give text and neither module wants it moved.
+    r"You have overridden `transfer_batch_to_device` in `LightningModule`",
+)
+
+_LOG_LINES = {
+    # bitsandbytes/backends/cpu/ops.py looks for an optional package with a faster 4-bit kernel at import. opcod's CPU
+    # path unpacks the weights once (`BaseModel.packed`) and never calls it.
+    "bitsandbytes.backends.cpu.ops": ("Failed to load CPU gemm_4bit_forward",),
+    # lightning.pytorch advertises litlogger and litmodels, and reports that there is no TPU.
+    "lightning.pytorch.utilities.rank_zero": ("💡 Tip:", "TPU available: False"),
+}
+
+
+def install() -> None:
+    """Drop these notices, and nothing else, from here on; call it before the libraries are imported."""
+    for pattern in _WARNINGS:
+        warnings.filterwarnings("ignore", pattern)
+    for name, beginnings in _LOG_LINES.items():
+        logger = logging.getLogger(name)
+        if not any(isinstance(f, _Without) for f in logger.filters):
+            logger.addFilter(_Without(beginnings))
+
+
+class _Without(logging.Filter):
+    """Drops log lines by how they begin."""
+
+    def __init__(self, beginnings: tuple[str, ...]) -> None:
+        super().__init__()
+        self.beginnings = beginnings
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.beginnings)

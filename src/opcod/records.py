@@ -1,0 +1,131 @@
+"""What one step of co-distillation leaves behind: its record, its figures, and warnings of a dead run."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from opcod.attempts import Attempt
+from opcod.contexts import Context
+from opcod.data.datamodule import StepBatch
+from opcod.feedback import Feedback, Outcome
+from opcod.matching import Match
+
+
+@dataclass
+class StepRecord:
+    """All that happened in one step, for whoever shows or keeps it.
+
+    Args:
+        batch: Questions and the step's place in the run.
+        tutee: Who learns.
+        tutor: Who gives feedback; empty where a student is alone.
+        spoken: The domains on which the tutor may speak this round.
+        groups: The attempts on each question.
+        feedbacks: On each attempt, in the same shape.
+        contexts: What was distilled.
+        figures: What is logged.
+    """
+
+    batch: StepBatch
+    tutee: str
+    tutor: str
+    spoken: frozenset[str]
+    groups: list[list[Attempt]]
+    feedbacks: list[list[Feedback]]
+    contexts: list[Context]
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """All attempts, question after question."""
+        return [a for group in self.groups for a in group]
+
+    def asked_outcomes(self) -> list[Outcome]:
+        """The outcomes of all feedback that the tutor was asked for."""
+        pairs = zip(self.attempts, (f for group in self.feedbacks for f in group), strict=True)
+        return [f.outcome for a, f in pairs if a.question.domain in self.spoken]
+
+
+def figures_of(record: StepRecord, matched: Match | None, *, norm: float, skipped: int) -> dict[str, float]:
+    """The figures of a step, under the names they are logged by.
+
+    Args:
+        record: The step.
+        matched: What its matching came to; None where nothing was distilled.
+        norm: The gradient's norm before clipping.
+        skipped: Updates of this tutee that were skipped so far.
+    """
+    attempts, outcomes, who = record.attempts, record.asked_outcomes(), f"train/{record.tutee}"
+    figures = {
+        "round": float(record.batch.round),
+        "phase": float(record.batch.phase),
+        "step": float(record.batch.step),
+        f"{who}/accuracy": _mean(a.grade.correct for a in attempts),
+        f"{who}/format": _mean(a.grade.formatted for a in attempts),
+        f"{who}/success_groups": _mean(any(a.grade.correct for a in group) for group in record.groups),
+        f"{who}/distilled": len(record.contexts) / len(attempts),
+        f"{who}/response_tokens": _mean(len(a.response.tokens) for a in attempts),
+        f"{who}/truncated": _mean(not a.response.finished for a in attempts),
+        f"{who}/context_cut": float(sum(c.cut for c in record.contexts)),
+        f"{who}/gradient_norm": norm,
+        f"{who}/skipped_updates": float(skipped),
+    }
+    if outcomes:
+        figures[f"{who}/feedback_kept"] = _mean(o is Outcome.MATCH for o in outcomes)
+    if matched is not None:
+        figures |= {f"{who}/loss": matched.loss, f"{who}/divergence": matched.divergence}
+    return figures
+
+
+def warn_if_dead(record: StepRecord) -> None:
+    """Say so where a step cannot teach anything, and what to do."""
+    figures, who = record.figures, f"train/{record.tutee}"
+    place = f"round {record.batch.round + 1}, phase {record.batch.phase + 1}, step {record.batch.step + 1}: "
+    deaths = []
+    if figures[f"{who}/success_groups"] == 0:
+        deaths.append("no right response to any question; take easier questions or more samples")
+    if figures.get(f"{who}/feedback_kept") == 0:
+        deaths.append(
+            f"none of {record.tutor}'s feedback was kept; read the samples, teach the specialist to tutor, or set "
+            "`anchored` to false"
+        )
+    if figures[f"{who}/truncated"] == 1:
+        deaths.append("every response was cut off; raise `rollout.max_new_tokens`")
+    if not record.contexts:
+        deaths.append("no response has a context, so nothing is distilled")
+    elif figures[f"{who}/gradient_norm"] == 0:
+        deaths.append("the gradient is zero; is the self-teacher shown what the student is not?")
+    for death in deaths:
+        warnings.warn(place + death, stacklevel=2)
+
+
+class Clock:
+    """Seconds of each part of a step, and the tokens it dealt with."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Time a part."""
+        start = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.figures[f"seconds/{part}"] = time.perf_counter() - start
+
+    def count(self, part: str, tokens: int) -> None:
+        """Note how many tokens a part sampled or distilled."""
+        if tokens:
+            self.figures[f"tokens_per_second/{part}"] = tokens / max(self.figures[f"seconds/{part}"], 1e-9)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else 0.0

@@ -1,0 +1,31 @@
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+
+import pytest
+import torch
+from tiny import build_folder, load_tiny
+from transformers import AutoTokenizer
+
+from opcod.chat import Chat
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """The folder of a tiny Llama with random weights."""
+    return build_folder(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture
+def tiny_base(tiny_folder):
+    """The tiny Llama in memory, in float32; a fresh one for every test, since adapters are put into it."""
+    return load_tiny(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def chat(tiny_folder):
+    """The tiny Llama's tokenizer with its chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    return Chat(tokenizer, (tokenizer.eos_token_id,))
