@@ -6,6 +6,7 @@ Imports nothing heavy, so that `opcod --help` is quick; the commands themselves 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,8 @@ def explain(error: Exception) -> str | None:
             "the accelerator's memory is full: lower `matching.micro_batch_tokens` and `rollout.batch_size`, or set "
             f"`checkpoint_activations` to true ({str(error).splitlines()[0]})"
         )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'no file named'}): free space, or write to another folder"
     given = (argparse.ArgumentError, MisconfigurationException, OSError, ModuleNotFoundError)
     if isinstance(error, given) or (
         isinstance(error, ValueError | RuntimeError) and _module_of(error.__traceback__).startswith("opcod.")
@@ -98,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(command: str, given: list[str]) -> None:
     from opcod import commands  # takes seconds: torch, transformers and peft
 
+    quiet.plain_warnings()
     if command == "specialise":
         commands.specialise(given[1:])
     elif command == "export":

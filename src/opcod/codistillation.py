@@ -6,7 +6,7 @@ Only conducts: what each step computes stands in the rooms it is imported from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import lightning as L
@@ -239,7 +239,7 @@ class CoDistillation(L.LightningModule):
 
     def _roll_out(self, tutee: Peer, batch: StepBatch) -> list[list[Attempt]]:
         """Steps 1 and 2: the tutee samples n responses to each question; each is graded."""
-        with tutee.using("student"):
+        with tutee.sampling("student"):
             return attempt(
                 tutee.base,
                 self.chats[tutee.name],
@@ -278,7 +278,7 @@ class CoDistillation(L.LightningModule):
                 )
                 for a in asked
             ]
-            with tutor.using("tutor"):
+            with tutor.sampling("tutor"):
                 responses = sample(tutor.base, requests, self.feedback, chat.ends)
             raws = {id(a): chat.text(r.tokens.tolist()) for a, r in zip(asked, responses, strict=True)}
         return [[judge(raws.get(id(a)), a.question, anchored=self.anchored) for a in group] for group in groups]
@@ -375,7 +375,7 @@ class CoDistillation(L.LightningModule):
         self, peer: Peer, questions: Sequence[Question], purpose: str, *, samples: int | None = None
     ) -> list[list[Attempt]]:
         """A student's attempts as it is evaluated; the draws are the same every time, so scores compare in pairs."""
-        with peer.using("student"):
+        with peer.sampling("student"):
             return attempt(
                 peer.base,
                 self.chats[peer.name],
@@ -401,7 +401,7 @@ class CoDistillation(L.LightningModule):
         for name, metric in self.outcomes.items():
             assert isinstance(metric, FeedbackOutcomes)
             if metric.update_called:
-                counted = {f"feedback/{name}/{k}": v for k, v in metric.compute().items()}
+                counted = {f"feedback/{name}/{k}": v.float() for k, v in metric.compute().items()}
                 self.log_dict(counted, batch_size=1)
                 metric.reset()
 
@@ -409,6 +409,8 @@ class CoDistillation(L.LightningModule):
         """Keep adapters and the gate's state, and name the bases instead of holding them."""
         checkpoint["state_dict"] = {}
         checkpoint["opcod"] = {
+            "lora": asdict(self.lora),
+            "models": {s.name: asdict(s.base or self.base) for s in self.students},
             "bases": {p.name: p.base.loaded.identity for p in self.peers},
             "peers": {
                 p.name: {role: {k: v.cpu() for k, v in s.items()} for role, s in p.state().items()} for p in self.peers

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import pickle
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +15,14 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from opcod import __version__
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import LessonData, QuestionData
-from opcod.evaluation import Table
 from opcod.export import write_adapter, write_folder
-from opcod.models import BaseModel, ModelError, load_base
+from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel, ModelError, load_base
 from opcod.peers import Lora, SharedBase, State
 from opcod.specialist import STUDENT, Specialist
 
-ARGUMENTS = {"exit_on_error": False, "description": None}
 RUNS = "runs"
 """Folder of all runs' logs and checkpoints."""
 
@@ -71,10 +69,13 @@ class Command(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        """Check a checkpoint before anything is loaded; its hyper-parameters never override the command line."""
-        inside = self.config.get(self.config.get("subcommand", ""), self.config)
-        if path := inside.get("ckpt_path"):
-            read_checkpoint(Path(path))
+        """Look at a checkpoint before the models are loaded.
+
+        Lightning reads hyper-parameters out of it here and lets them override the command line; nothing is read here.
+        """
+        subcommand = self.config.get("subcommand")
+        if path := (self.config[subcommand] if subcommand else self.config).get("ckpt_path"):
+            load_checkpoint(Path(path))
 
 
 class CoDistil(Command):
@@ -154,75 +155,174 @@ class Specialise(Command):
 def specialise(arguments: Sequence[str]) -> None:
     """Fine-tune one student on worked solutions and write its adapter with a model card."""
     command = Specialise(arguments)
-    command.trainer.fit(command.model, command.datamodule, ckpt_path=command.config.ckpt_path, weights_only=True)
-    if not command.trainer.state.finished:
-        return
-    model, output = command.model, Path(command.config.output)
-    write_adapter(
-        output,
-        model.state(),
-        model.lora,
-        base=model.base.model,
-        dtype=getattr(torch, command.config.dtype),
-        card=model_card(
-            output.name,
-            command=f"opcod specialise {shlex.join(arguments)}",
-            seed=command.config.seed_everything,
-            model=model,
-            data=command.datamodule,
-            scores={k: float(v) for k, v in command.trainer.callback_metrics.items()},
-            dtype=command.config.dtype,
-        ),
-    )
-    print(f"The adapter is in {output}")
+    model, data, trainer, config = command.model, command.datamodule, command.trainer, command.config
+    trainer.fit(model, data, ckpt_path=config.ckpt_path, weights_only=True)
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    card = model_card(model, data, scores, command=f"opcod specialise {shlex.join(arguments)}", dtype=config.dtype)
+    output, dtype = Path(config.output), getattr(torch, config.dtype)
+    write_adapter(output, model.state(), model.lora, base=model.base.model, dtype=dtype, card=card)
+    print(f"The adapter of the {data.home} specialist is in {output}.")
 
 
-def model_card(
-    name: str,
-    *,
-    command: str,
-    seed: int,
-    model: Specialist,
-    data: LessonData,
-    scores: dict[str, float],
-    dtype: str,
-) -> str:
+def model_card(model: Specialist, data: LessonData, scores: Mapping[str, float], *, command: str, dtype: str) -> str:
     """A specialist's README: how it was made and how it scores.
 
     Args:
-        name: Of the adapter.
-        command: That made it.
-        seed: Of everything.
         model: The specialist.
         data: What it was taught.
         scores: Figures as the specialist logs them; none where it was not validated.
+        command: That made it.
         dtype: Numbers it is stored in.
     """
     rows = []
     for domain in data.source.domains:
         place = f"validation/{STUDENT}/{domain}"
         if f"{place}/avg" in scores:
-            average, error, formatted = (scores[f"{place}/{figure}"] for figure in ("avg", "stderr", "format"))
-            rows.append(f"| {domain} | {100 * average:.1f} | {100 * error:.1f} | {100 * formatted:.1f} |")
-    table = (
-        [
-            f"avg@{model.samples} in per cent, sampled at temperature {model.evaluation.temperature} and top-p "
-            f"{model.evaluation.top_p}, on {data.validation} validation questions a domain:",
-            "",
-            "| domain | score | standard error | in the format |",
-            "|---|---|---|---|",
-            *rows,
-        ]
-        if rows
-        else ["Not scored."]
-    )
-    lines = [
-        f"# {name}",
-        "",
-        f"A specialist in {data.home} for opcod: a LoRA adapter (rank {model.lora.rank}, alpha {model.lora.alpha:g}) of "
-        f"{model.base.model}, trained on the 4-bit base" * (model.base.quantization == "nf4")
-        + f"A specialist in {data.home} for opcod: a LoRA adapter (rank {model.lora.rank}, alpha {model.lora.alpha:g}) of "
-        f"{model.base.model}" * (model.base.quantization != "nf4")
-        + f", stored in {dtype}.",
-    ]
-    return "\n".join([*lines, "", *table]) + "\n"
+            average, error, formatted = (100 * scores[f"{place}/{figure}"] for figure in ("avg", "stderr", "format"))
+            rows.append(f"| {domain} | {average:.1f} | {error:.1f} | {formatted:.1f} |")
+    base, lora, sampling = model.base, model.lora, model.evaluation
+    start = f"the adapter `{model.adapter}`" if model.adapter else "the base model"
+    name = BUNDLED_NAME if base.model == BUNDLED else base.model
+    return f"""# {data.home} specialist
+
+A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over {name} (quantization: \
+{base.quantization}), made by opcod {__version__}.
+
+- command: `{command}`
+- started from: {start}
+- seed: {model.seed}
+- commit: {_commit()}
+- lessons: {data.home_lessons} of {data.home}, {data.other_lessons} of each of the other domains
+
+avg@{model.samples} on {data.validation} validation questions a domain, sampled at temperature \
+{sampling.temperature:g} and top-p {sampling.top_p:g}, before the adapter was stored; all in per cent:
+
+| domain | score | standard error | in the format |
+|---|---|---|---|
+{"".join(row + chr(10) for row in rows) or "| not scored | | | |" + chr(10)}"""
+
+
+def _commit() -> str:
+    """The commit of the checkout this package runs from."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+    try:
+        subprocess.run(tracked, check=True, capture_output=True)
+        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not run from a checkout"
+
+
+def export_student(arguments: Sequence[str]) -> None:
+    """Parse the arguments of `opcod export` and run it."""
+    purpose = "Write a student of a checkpoint for plain transformers and peft."
+    parser = ArgumentParser(prog="opcod export", description=purpose, exit_on_error=False)
+    parser.add_function_arguments(export, skip={"merged"})
+    merged = "Write the whole model with the adapter merged in, instead of the adapter alone."
+    parser.add_argument("--merged", action="store_true", help=merged)
+    export(**parser.parse_args(list(arguments)).as_dict())
+
+
+def export(
+    checkpoint: str,
+    student: str,
+    output: str,
+    role: Literal["student", "teacher"] = "student",
+    merged: bool = False,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> None:
+    """Write a student of a checkpoint for plain transformers and peft.
+
+    Args:
+        checkpoint: File that `opcod fit` wrote.
+        student: The student's name.
+        output: Folder to write.
+        role: The student itself, or its self-teacher, the average over its past.
+        merged: Write the whole model with the adapter merged in, instead of the adapter alone. This loads the base
+            model; where the student learned over 4-bit weights these are what it is merged into.
+        dtype: Numbers to store.
+
+    Raises:
+        ModelError: If it is no checkpoint of ours, holds no such student, or `output` is something else's folder.
+    """
+    kept = read_checkpoint(Path(checkpoint))
+    if student not in kept["peers"]:
+        raise ModelError(
+            f"the checkpoint {checkpoint} has no student {student!r}: it has {', '.join(sorted(kept['peers']))}"
+        )
+    folder = Path(output)
+    check_output(folder, marker="config.json" if merged else "adapter_config.json")
+    state, lora, base = kept["peers"][student][role], Lora(**kept["lora"]), BaseModel(**kept["models"][student])
+    if merged:
+        write_folder(folder, lambda scratch: _write_merged(scratch, state, lora, base, getattr(torch, dtype)))
+    else:
+        write_adapter(folder, state, lora, base=base.model, dtype=getattr(torch, dtype))
+    print(f"{student} ({role}) is in {folder}.")
+
+
+def _write_merged(folder: Path, state: State, lora: Lora, base: BaseModel, dtype: torch.dtype) -> None:
+    shared = SharedBase(load_base(dataclasses.replace(base, packed="no", dtype="float32")), lora)
+    shared.add_adapter("merged", seed=0)
+    shared.load_state("merged", state)
+    model = shared.peft.merge_and_unload(adapter_names=["merged"])
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config  # the weights are plain numbers by now
+    model.to(dtype).save_pretrained(folder)
+    shared.loaded.tokenizer.save_pretrained(folder)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `CoDistillation` keeps in a checkpoint; tensors stay on disk until they are used.
+
+    Raises:
+        ModelError: If there is none, or the file holds anything but tensors and plain values.
+    """
+    checkpoint = load_checkpoint(path)
+    kept = checkpoint.get("opcod")
+    if not isinstance(kept, dict) or not {"peers", "lora", "models"} <= kept.keys():
+        raise ModelError(f"{path} is no checkpoint of a co-distillation: give one that `opcod fit` wrote")
+    return kept
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of Lightning's, nothing in it unpickled but tensors and plain values.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no checkpoint {path}: give the path of a file that `opcod fit` wrote, *.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} was not loaded: it holds more than tensors and plain values, which could run code, or is no "
+            "checkpoint at all. Give a file that `opcod` wrote."
+        ) from error
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise ModelError(f"{path} is no checkpoint, or a broken one: {_first_line(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise ModelError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def check_output(folder: Path, *, marker: str) -> None:
+    """Refuse to replace a folder that we did not write.
+
+    Args:
+        folder: To be written; an older one is replaced as a whole.
+        marker: The file by which a folder of this kind is known.
+
+    Raises:
+        ModelError: If there is something else.
+    """
+    if not folder.exists():
+        return
+    ours = folder.is_dir() and (folder / marker).is_file() and all(p.is_file() for p in folder.iterdir())
+    if not (ours or (folder.is_dir() and not any(folder.iterdir()))):
+        raise ModelError(f"{folder} exists and holds something else than an earlier {marker}: choose another folder")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -108,7 +108,7 @@ def _gap(module: CoDistillation, peer: Peer, shown: str, cases: Sequence[_Case])
         )
         for c in had
     ]
-    with peer.using("teacher"):
+    with peer.sampling("teacher"):
         answers = sample(peer.base, requests, module.evaluation, chat.ends)
     right = [
         grade(chat.text(answer.tokens.tolist()), c.attempt.question).correct

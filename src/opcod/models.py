@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from bitsandbytes.nn import Linear4bit
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -186,7 +188,10 @@ def _load_tokenizer(base: BaseModel, source: str) -> PreTrainedTokenizerBase:
     with _explained(base):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=base.revision)
     if base.chat_template is not None:
-        tokenizer.chat_template = Path(base.chat_template).read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = Path(base.chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"cannot read the chat template {base.chat_template}: {error}") from error
     if tokenizer.chat_template is None:
         raise ModelError(
             f"the base model {base.model} has no chat template, so it cannot be asked anything. Use its "
@@ -209,6 +214,10 @@ def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torc
         unpack = base.packed == "no" or (base.packed == "auto" and device.type == "cpu")
         if base.quantization == "nf4" and unpack:
             model = model.dequantize(dtype=dtype)
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # bitsandbytes' CPU inference kernel rounds to bfloat16 and passes no gradient back to its input
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
@@ -217,7 +226,7 @@ def _explained(base: BaseModel) -> Iterator[None]:
     """Turn the library's errors about a missing or broken model into one sentence with the remedy."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         where = f"{base.model}" + (f" at revision {base.revision}" if base.revision else "")
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if base.model == BUNDLED or Path(base.model).expanduser().is_dir():

@@ -68,10 +68,14 @@ class SharedBase(nn.Module):
         loaded: The base model.
         lora: Shape of the adapters.
         checkpoint_activations: Recompute activations in the backward pass instead of keeping them.
+        merge: Add an adapter to the weights while it samples.
     """
 
-    def __init__(self, loaded: LoadedBase, lora: Lora, *, checkpoint_activations: bool = False) -> None:
+    def __init__(
+        self, loaded: LoadedBase, lora: Lora, *, checkpoint_activations: bool = False, merge: bool = True
+    ) -> None:
         super().__init__()
+        self.merge = merge
         self.loaded = loaded
         self.lora = lora
         self.checkpoint_activations = checkpoint_activations
@@ -123,6 +127,34 @@ class SharedBase(nn.Module):
             if checkpointed:
                 self.loaded.model.gradient_checkpointing_disable()
                 self.loaded.model.eval()
+
+    @contextlib.contextmanager
+    def sampling(self, name: str) -> Iterator[None]:
+        """As `using`, for sampling: the adapter is added to the weights, where these are not packed.
+
+        About twice as fast for a small model. Equal to `using` up to the rounding of the sum W + B A to the base's
+        numbers; the weights themselves are put back, not recomputed.
+        """
+        layers: list[Any] = [m for m in self.peft.modules() if isinstance(m, BaseTunerLayer)]
+        weights = [layer.get_base_layer().weight for layer in layers]
+        if not (self.merge and all(type(w) is nn.Parameter for w in weights)):
+            with self.using(name):
+                yield
+            return
+        originals = [w.data for w in weights]
+        tuner: Any = self.peft.base_model
+        try:
+            with torch.no_grad():
+                for layer, weight in zip(layers, weights, strict=True):
+                    weight.data = (weight.data + layer.get_delta_weight(name)).to(weight.dtype)
+            tuner.disable_adapter_layers()
+            with self.using(_BARE):
+                yield
+        finally:
+            for weight, original in zip(weights, originals, strict=True):
+                weight.data = original
+            tuner.enable_adapter_layers()
+            self.activate(_BARE)
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
         """The adapter's parameters, always in the same order."""
@@ -234,6 +266,10 @@ class Peer:
     def using(self, role: Role, *, train: bool = False) -> contextlib.AbstractContextManager[None]:
         """The peer in this role for as long as the block lasts."""
         return self.base.using(self.adapter(role), train=train)
+
+    def sampling(self, role: Role) -> contextlib.AbstractContextManager[None]:
+        """The peer in this role while it samples."""
+        return self.base.sampling(self.adapter(role))
 
     def parameters(self, role: Role = "student") -> list[nn.Parameter]:
         """The role's parameters."""

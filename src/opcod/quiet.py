@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 
 _WARNINGS = (
     # lightning/pytorch/loops/fit_loop.py warns of modules in eval mode when training begins. Here the base always is:
@@ -14,14 +15,24 @@ _WARNINGS = (
     # lightning/pytorch/trainer/connectors/data_connector.py, _DataHooksSelector: the module has the hook, and not the
     # datamodule, since both of our datamodules give text and neither module wants it moved.
     r"You have overridden `transfer_batch_to_device` in `LightningModule`",
+    # lightning/pytorch/cli.py uses names that jsonargparse changed in 4.49; the old ones work until jsonargparse 5.
+    r"\s*``instantiate_classes`` was deprecated",
+    r"\s*By default only one JsonargparseDeprecationWarning",
+    r"\s*skip_none parameter was deprecated",
+    # lightning/pytorch/utilities/_pytree.py and peft use names that torch and transformers have since changed.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"`is_gradient_checkpointing` is deprecated",
+    # torch/optim/lr_scheduler.py: a first step that distils nothing updates nothing. The schedule goes by steps all the
+    # same, so that it ends where it should.
+    r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`",
 )
 
 _LOG_LINES = {
     # bitsandbytes/backends/cpu/ops.py looks for an optional package with a faster 4-bit kernel at import. opcod's CPU
     # path unpacks the weights once (`BaseModel.packed`) and never calls it.
     "bitsandbytes.backends.cpu.ops": ("Failed to load CPU gemm_4bit_forward",),
-    # lightning.pytorch advertises litlogger and litmodels, and reports that there is no TPU.
-    "lightning.pytorch.utilities.rank_zero": ("💡 Tip:", "TPU available: False"),
+    # lightning.pytorch advertises litlogger and litmodels, reports that there is no TPU, and that it counts the steps.
+    "lightning.pytorch.utilities.rank_zero": ("💡 Tip:", "TPU available: False", "Loading `train_dataloader` to"),
 }
 
 
@@ -33,6 +44,20 @@ def install() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(f, _Without) for f in logger.filters):
             logger.addFilter(_Without(beginnings))
+
+
+def plain_warnings() -> None:
+    """Show opcod's own warnings as sentences, without code; call it after Lightning's import, which sets a format."""
+    others = warnings.formatwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if Path(filename).is_relative_to(Path(__file__).parent):
+            return f"opcod: warning: {message}\n"
+        return others(message, category, filename, lineno, line)
+
+    warnings.formatwarning = show
 
 
 class _Without(logging.Filter):

@@ -65,7 +65,7 @@ def figures_of(record: StepRecord, matched: Match | None, *, norm: float, skippe
     figures = {
         "round": float(record.batch.round),
         "phase": float(record.batch.phase),
-        "step": float(record.batch.step),
+        "phase_step": float(record.batch.step),
         f"{who}/accuracy": _mean(a.grade.correct for a in attempts),
         f"{who}/format": _mean(a.grade.formatted for a in attempts),
         f"{who}/success_groups": _mean(any(a.grade.correct for a in group) for group in record.groups),

@@ -139,7 +139,7 @@ class Specialist(L.LightningModule):
     def validation_step(self, batch: list[Question], batch_idx: int) -> None:
         """Answer a batch of questions."""
         assert self.model is not None
-        with self.model.using(STUDENT):
+        with self.model.sampling(STUDENT):
             answered = attempt(
                 self.model,
                 self.chat,

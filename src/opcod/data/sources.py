@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,5 +179,14 @@ def _held_out(
     else:
         rest, held = list(train), []
     if test is not None:
-        _, tests = hold_out(tests, test, seed)
+        tests = _at_most(tests, test, seed)
     return Splits(rest, held, list(tests))
+
+
+def _at_most(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
+    """`count` questions a domain, drawn by `seed`; all of a domain that has no more."""
+    chosen: list[Question] = []
+    for domain in sorted({q.domain for q in questions}):
+        here = sorted((q for q in questions if q.domain == domain), key=lambda q: q.id)
+        chosen += random.Random(f"{seed} test {domain}").sample(here, min(count, len(here)))
+    return chosen

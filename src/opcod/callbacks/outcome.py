@@ -1,0 +1,217 @@
+"""What a run came to: every student's scores before the first round and after the last, and what that amounts to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from opcod import pareto
+from opcod.callbacks.checkpoints import whole
+from opcod.data.questions import Question
+from opcod.evaluation import ScoreBoard, Table, averages
+
+NAME = "outcome.json"
+
+
+@runtime_checkable
+class Testable(Protocol):
+    """A module that scores its students outside of Lightning's loops."""
+
+    test_board: ScoreBoard
+
+    def score(self, batches: Iterable[list[Question]], board: ScoreBoard) -> Table:
+        """Every student's figures on these questions."""
+
+
+@runtime_checkable
+class Validated(Protocol):
+    """A module that keeps its students' last validation scores."""
+
+    score_table: Table | None
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """The scores at both ends of a run.
+
+    Args:
+        questions: Of which set: `test` or `validation`.
+        initial: Before the first round.
+        final: After the last.
+    """
+
+    questions: str
+    initial: Table
+    final: Table
+
+    @property
+    def improved(self) -> dict[str, bool]:
+        """For every student whether it is a Pareto improvement."""
+        before, after = averages(self.initial), averages(self.final)
+        return {student: pareto.improves(before[student], after[student]) for student in before}
+
+    @property
+    def mutual(self) -> bool | None:
+        """Whether it is a mutual one; None for a student alone."""
+        alone = len(self.initial) < 2
+        return None if alone else pareto.mutual(averages(self.initial), averages(self.final))
+
+    def difference(self, student: str, domain: str) -> tuple[float, float]:
+        """Of avg@k, with its standard error as if both ends were drawn apart; nan where it is not known."""
+        before, after = self.initial[student][domain], self.final[student][domain]
+        return after["avg"] - before["avg"], math.hypot(before["stderr"], after["stderr"])
+
+
+class OutcomeTable(Callback):
+    """Prints initial and final scores when training has ended, and says plainly whether they improved.
+
+    Writes both tables to `outcome.json` in the run's log folder as well.
+
+    Args:
+        test: Score the test questions before the first round and after the last; otherwise the first and the last
+            validation stand for it, which costs nothing, but the gate has read those.
+    """
+
+    def __init__(self, test: bool = True) -> None:
+        self.test = test
+        self.initial: Table | None = None
+        self.final: Table | None = None
+        self._resumed = False
+
+    @property
+    def questions(self) -> str:
+        """Which set is scored."""
+        return "test" if self.test else "validation"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score the students as they are at first; a resumed run remembers it."""
+        self.final = None
+        self._resumed = trainer.ckpt_path is not None
+        if self.test and self.initial is None and not self._resumed:
+            self.initial = self._tested(trainer, pl_module, "before the first round")
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the first validation, which a module runs by itself as its first round begins."""
+        if not self.test and self.initial is None and not self._resumed:
+            self.initial = self._validated(pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score them as they are now, and write both down."""
+        if self.initial is None:
+            return
+        self.final = self._tested(trainer, pl_module, "after the last") if self.test else self._validated(pl_module)
+        if trainer.is_global_zero:
+            path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path) as unfinished:
+                unfinished.write_text(outcome_json(RunOutcome(self.questions, self.initial, self.final)), "utf-8")
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the outcome; not reached when the run ended by an error."""
+        if not trainer.is_global_zero:
+            return
+        if self.initial is not None and self.final is not None:
+            outcome = RunOutcome(self.questions, self.initial, self.final)
+            console = Console()
+            console.print(outcome_table(outcome))
+            for line in outcome_lines(outcome):
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+        elif self._resumed and self.initial is None:
+            print("No outcome: the run was resumed from a checkpoint that holds no initial scores to compare with.")
+
+    def _tested(self, trainer: L.Trainer, pl_module: L.LightningModule, when: str) -> Table:
+        if not isinstance(pl_module, Testable):
+            raise ValueError(f"{type(pl_module).__name__} has no test scores: take OutcomeTable out of the callbacks")
+        trainer.print(f"scoring the test questions {when}")
+        batches = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
+        return pl_module.score(batches, pl_module.test_board)
+
+    def _validated(self, pl_module: L.LightningModule) -> Table:
+        if not isinstance(pl_module, Validated) or pl_module.score_table is None:
+            raise ValueError(f"{type(pl_module).__name__} keeps no validation scores: set OutcomeTable's `test` to true")
+        return pl_module.score_table
+
+    def state_dict(self) -> dict[str, Any]:
+        """The initial scores."""
+        return {"questions": self.questions, "initial": self.initial}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the initial scores, if they are of the same questions."""
+        if state_dict["questions"] == self.questions:
+            self.initial = state_dict["initial"]
+
+
+def outcome_table(outcome: RunOutcome) -> RichTable:
+    """avg@k in per cent, each with its standard error."""
+    title = f"avg@k on the {outcome.questions} questions, % ± standard error"
+    table = RichTable("student", "domain", title=title, title_style="bold", title_justify="left")
+    for column in ("initial", "final", "difference"):
+        table.add_column(column, justify="right")
+    for student, domains in outcome.initial.items():
+        for i, (domain, before) in enumerate(domains.items()):
+            after = outcome.final[student][domain]
+            table.add_row(
+                student if i == 0 else "",
+                domain,
+                _score(before["avg"], before["stderr"]),
+                _score(after["avg"], after["stderr"]),
+                _score(*outcome.difference(student, domain), sign="+"),
+                end_section=i == len(domains) - 1,
+            )
+    return table
+
+
+def outcome_lines(outcome: RunOutcome) -> list[str]:
+    """In words: which student improved, whether both did, and how much of it may be noise."""
+    lines = [_of_student(outcome, student, improved) for student, improved in outcome.improved.items()]
+    having = [student for student, improved in outcome.improved.items() if improved]
+    if outcome.mutual is not None:
+        both = "both students" if len(outcome.improved) == 2 else "all students"
+        who = f"only {', '.join(having)} improved" if having else "no student improved"
+        lines.append(f"The improvement is mutual: {both} have it." if outcome.mutual else f"Not mutual: {who}.")
+    differences = [outcome.difference(s, d) for s, domains in outcome.initial.items() for d in domains]
+    clear = sum(abs(by) > 2 * error for by, error in differences)
+    lines.append(
+        f"{clear} of {len(differences)} differences exceed two standard errors; one within about two is noise as "
+        "likely as not to come again."
+    )
+    return lines
+
+
+def outcome_json(outcome: RunOutcome) -> str:
+    """Both tables and what they amount to; a figure that is not known is null."""
+    tables = {
+        end: {
+            student: {
+                domain: {name: value if math.isfinite(value) else None for name, value in figures.items()}
+                for domain, figures in domains.items()
+            }
+            for student, domains in table.items()
+        }
+        for end, table in (("initial", outcome.initial), ("final", outcome.final))
+    }
+    verdict = {"pareto": outcome.improved, "mutual": outcome.mutual}
+    return json.dumps({"questions": outcome.questions, **tables, **verdict}, indent=2, allow_nan=False) + "\n"
+
+
+def _of_student(outcome: RunOutcome, student: str, improved: bool) -> str:
+    if improved:
+        return f"{student}: a Pareto improvement; no domain is below its initial score, and at least one is above."
+    fell = [d for d in outcome.initial[student] if outcome.difference(student, d)[0] < 0]
+    why = f"{', '.join(fell)} fell below the initial score" if fell else "no domain rose above its initial score"
+    return f"{student}: no Pareto improvement; {why}."
+
+
+def _score(value: float, error: float, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f} ± {100 * error:.1f}" if math.isfinite(error) else f"{100 * value:{sign}.1f}"

@@ -1,0 +1,134 @@
+"""A few attempts of every step as they were, for whoever wants to read what the students and the tutor write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from opcod.attempts import Attempt
+from opcod.callbacks.checkpoints import whole
+from opcod.feedback import Feedback
+from opcod.records import StepRecord
+
+NAME = "samples.jsonl"
+Position = tuple[int, int, int]
+"""Round, phase and step of the last row, each counted from 0."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A module that keeps the record of its last step."""
+
+    record: StepRecord | None
+
+
+class SampleTable(Callback):
+    """Appends attempts of every training step to `samples.jsonl` in the run's log folder, one row each.
+
+    A row tells the question and its key, the response, the feedback as the tutor wrote it, what became of it, and
+    what the self-teacher was shown. `round`, `phase` and `step` count from 0, as they are logged. A run that is
+    resumed in the same folder drops the rows after its checkpoint first.
+
+    Args:
+        per_step: Most attempts of a step, first those with feedback, of as many questions as there are.
+        characters: Longest text; of longer ones `cut` tells how many characters are missing.
+    """
+
+    def __init__(self, per_step: int = 4, characters: int = 4000) -> None:
+        if per_step < 1 or characters < 1:
+            raise ValueError(f"per_step is {per_step} and characters is {characters}: expected at least 1 each")
+        self.per_step = per_step
+        self.characters = characters
+        self.position: Position | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Drop the rows that this run is about to write again.
+
+        Raises:
+            ValueError: If the module keeps no records.
+        """
+        if not isinstance(pl_module, Recording):
+            raise ValueError(f"{type(pl_module).__name__} keeps no samples: take SampleTable out of the callbacks")
+        path = _path(trainer)
+        if trainer.is_global_zero and path.exists():
+            with whole(path) as unfinished, path.open("rb") as old, unfinished.open("wb") as new:
+                new.writelines(line for line in old if self._stays(line))
+
+    def _stays(self, line: bytes) -> bool:
+        if self.position is None or not line.endswith(b"\n"):  # a new run; or it died while writing
+            return False
+        row = json.loads(line)
+        return (row["round"], row["phase"], row["step"]) <= self.position
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Append rows of the step."""
+        assert isinstance(pl_module, Recording)
+        if pl_module.record is None:
+            return
+        self.position = (pl_module.record.batch.round, pl_module.record.batch.phase, pl_module.record.batch.step)
+        if trainer.is_global_zero:
+            path = _path(trainer)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A lone surrogate, which UTF-8 has no code for, becomes the escape that JSON has for it.
+            with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                for row in sample_rows(pl_module.record, self.per_step, self.characters):
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the last rows."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after these rows."""
+        self.position = state_dict["position"]
+
+
+def sample_rows(record: StepRecord, per_step: int, characters: int) -> list[dict[str, Any]]:
+    """Rows of at most `per_step` attempts of a step; see `SampleTable`."""
+    given = [
+        (attempt, feedback)
+        for group, on_group in zip(record.groups, record.feedbacks, strict=True)
+        for attempt, feedback in zip(group, on_group, strict=True)
+    ]
+    chosen = sorted(given, key=lambda pair: (pair[1].raw is None, pair[0].sample))[:per_step]
+    return [_row(record, attempt, feedback, characters) for attempt, feedback in chosen]
+
+
+def _row(record: StepRecord, attempt: Attempt, feedback: Feedback, characters: int) -> dict[str, Any]:
+    question = attempt.question
+    context = next((c for c in record.contexts if c.attempt is attempt), None)
+    texts = {
+        "text": question.text,
+        "response": attempt.text,
+        "feedback_raw": feedback.raw,
+        "solution_shown": context.solution if context else None,
+        "feedback_shown": context.feedback if context else None,
+    }
+    return {
+        "round": record.batch.round,
+        "phase": record.batch.phase,
+        "step": record.batch.step,
+        "tutee": record.tutee,
+        "tutor": record.tutor,
+        "question": question.id,
+        "domain": question.domain,
+        "options": [option[:characters] for option in question.options],
+        "key": question.answer,
+        "sample": attempt.sample,
+        "answer": attempt.grade.choice,
+        "correct": attempt.grade.correct,
+        "outcome": feedback.outcome.value if feedback.raw is not None else "not_asked",
+        "distilled": context is not None,
+        **{name: text if text is None else text[:characters] for name, text in texts.items()},
+        "cut": sum(max(len(text or "") - characters, 0) for text in (*texts.values(), *question.options)),
+    }
+
+
+def _path(trainer: L.Trainer) -> Path:
+    return Path(trainer.log_dir or trainer.default_root_dir) / NAME

@@ -1,0 +1,31 @@
+"""The `opcod` commands that configs and README show, so that tests can run what a reader would."""
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def in_config(path: Path) -> list[list[str]]:
+    """The commands in a config's header, without `opcod` itself."""
+    header = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        header.append(line.removeprefix("#").strip())
+    return [shlex.split(line)[1:] for line in header if line.startswith("opcod ")]
+
+
+def in_readme() -> list[list[str]]:
+    """The commands in the README's shell blocks, without `opcod` itself."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("opcod ")]
+
+
+def in_makefile() -> list[list[str]]:
+    """The commands of the Makefile's targets, with `physics` for the domain of a loop."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    text = text.replace("$$domain", "physics").replace("$(SPECIALISTS)", "src/opcod/specialists")
+    return [shlex.split(line) for line in re.findall(r"\$\(BIN\)/opcod ([^|;\n]+)", text)]

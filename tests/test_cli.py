@@ -1,0 +1,450 @@
+"""The command line: what it offers, and what it says to a mistake."""
+
+import errno
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from commands_shown import ROOT
+from opcod import cli, commands
+from opcod.data.jsonl import write_questions
+from opcod.data.questions import Question
+from opcod.peers import Peer, SharedBase
+from tiny import LORA, load_tiny, stir
+
+PAIR = ["-c", "configs/base.yaml", "-c", "configs/pair-physics-chemistry.yaml", "-c", "configs/size-demo.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must fail; returns its status and what it said."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([str(a) for a in arguments])
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert said.count("error:") == 1
+        return stopped.value.code, said
+
+    return run
+
+
+@pytest.fixture
+def shown(capsys):
+    """Run a command that prints and ends well; returns what it printed."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(list(arguments))
+        assert stopped.value.code in (0, None)
+        return capsys.readouterr().out
+
+    return run
+
+
+# ---- what there is
+
+
+def test_help_lists_all_commands(shown):
+    printed = shown("--help")
+    for name, purpose in cli.COMMANDS.items():
+        assert f"  {name}" in printed
+        assert purpose.split()[0] in printed
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help_from_docstrings(command, shown):
+    expected = {"specialise": "Lessons in its own domain", "export": "The student's name"}
+    assert expected.get(command, "Two students (one for SDPO)") in " ".join(shown(command, "--help").split())
+
+
+def test_the_module_runs_as_a_program():
+    ran = subprocess.run([sys.executable, "-m", "opcod.cli", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("opcod 0.")
+
+
+# ---- what a run is made of
+
+
+class Built(commands.CoDistil):
+    """A command that is built, and not run."""
+
+    def _run_subcommand(self, subcommand):
+        self.arguments = self._prepare_subcommand_kwargs(subcommand)
+
+
+def built(*arguments):
+    return commands.CoDistil([*PAIR, *arguments], run=False)
+
+
+def test_one_seed_reaches_data_and_model():
+    run = built("--seed_everything=7")
+    assert (run.datamodule.seed, run.model.seed) == (7, 7)
+    assert built().model.seed == 0
+
+
+def test_callbacks_are_replaced_or_extended():
+    names = [type(c).__name__ for c in built().trainer.callbacks]
+    assert names[:5] == ["RoundCheckpoint", "SampleTable", "RoundProgress", "OutcomeTable", "PredictionWriter"]
+    extended = [type(c).__name__ for c in built("--trainer.callbacks+=LearningRateMonitor").trainer.callbacks]
+    assert extended[:6] == [*names[:5], "LearningRateMonitor"]
+    replaced = [type(c).__name__ for c in built("--trainer.callbacks=LearningRateMonitor").trainer.callbacks]
+    assert replaced[0] == "LearningRateMonitor"
+    assert "SampleTable" not in replaced
+
+
+def test_a_printed_config_is_read_back(shown, tmp_path):
+    printed = shown("fit", *PAIR, "--model.gate.tau=0.3", "--seed_everything=5", "--print_config")
+    path = tmp_path / "config.yaml"
+    path.write_text(printed, encoding="utf-8")
+    again = Built(["fit", "-c", str(path)])
+    assert (again.model.gate.tau, again.model.seed, again.model.samples) == (0.3, 5, 4)
+    assert yaml.safe_load(printed)["data"]["source"]["class_path"] == "opcod.data.sources.GeneratedScience"
+
+
+def test_a_checkpoint_does_not_override_the_command_line(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"hyper_parameters": {"samples": 99}, "opcod": {}}, path)
+    run = Built(["test", *PAIR, "--model.samples=3", "--ckpt_path", str(path)])
+    assert run.model.samples == 3
+    assert run.arguments["weights_only"] is True
+    assert run.arguments["ckpt_path"] == str(path)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        ([], "required: COMMAND"),
+        (["fit"], "required"),
+        (["fit", *PAIR, "--modle.samples=3"], "modle"),
+        (["fit", *PAIR, "--model.samples=many"], "model.samples"),
+        (["fit", *PAIR, "--weights_only=false"], "weights_only"),
+        (["fit", *PAIR, "--data.source=Nowhere"], "Nowhere"),
+        (["fit", "-c", "configs/nowhere.yaml"], "nowhere.yaml"),
+        (["export", "--student", "physicist"], "required"),
+        (["specialise", "-c", "configs/specialist.yaml"], "output"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_status_2(arguments, said, refused):
+    status, message = refused(*arguments)
+    assert status == 2
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data.source.domains=[physics,alchemy]"], "alchemy"),
+        (["--data.source.domains=[biology]"], "unknown domain physics, chemistry"),
+        (["--model.gate.tau=-1"], "tau -1.0"),
+        (["--model.samples=0"], "samples n = 0"),
+        (["--data.steps=0"], "steps is 0"),
+        (["--data.validation=0"], "validation is 0"),
+        (["--model.rollout.max_new_tokens=0"], "max_new_tokens is 0"),
+        (["--model.optimization.lr=-1"], "lr is -1.0"),
+        (['--model.students=[{name: "a b", domain: physics}]'], "'a b' is no identifier"),
+        (["--model.students=[{name: a, domain: physics}, {name: a, domain: chemistry}]"], "different names"),
+        (["--ckpt_path=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
+        (["--trainer.gradient_clip_val=1"], "clip"),
+    ],
+)
+def test_a_wrong_setting_ends_with_status_1(arguments, said, refused, tmp_path):
+    status, message = refused("fit", *PAIR, f"--trainer.logger.init_args.save_dir={tmp_path}", *arguments)
+    assert status == 1
+    assert message.count("opcod: error: ") == 1
+    assert said in message
+
+
+def with_base(model, tmp_path):
+    students = "[{name: a, domain: physics, adapter: null}, {name: b, domain: chemistry, adapter: null}]"
+    return [
+        "fit",
+        *PAIR,
+        f"--model.base.model={model}",
+        "--model.base.quantization=none",
+        f"--model.students={students}",
+        f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}",
+        "--data.source.train=40",
+        "--trainer.accelerator=cpu",
+    ]
+
+
+def test_a_folder_that_is_no_model_is_refused(refused, tmp_path):
+    status, message = refused(*with_base(tmp_path, tmp_path))
+    assert status == 1
+    assert "has no config.json" in message
+
+
+def test_a_base_without_a_chat_template_is_refused(refused, tiny_folder, tmp_path):
+    bare = tmp_path / "bare"
+    AutoModelForCausalLM.from_pretrained(tiny_folder).save_pretrained(bare)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(bare)
+    status, message = refused(*with_base(bare, tmp_path))
+    assert status == 1
+    assert "no chat template" in message
+
+
+def test_a_prompt_beyond_the_limit_is_refused(refused, tiny_folder, tmp_path):
+    status, message = refused(*with_base(tiny_folder, tmp_path), "--model.prompt_limit=5")
+    assert status == 1
+    assert "raise `prompt_limit`" in message
+
+
+def test_a_checkpoint_of_another_base_is_refused(refused, checkpoint, tiny_folder, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    kept = content["opcod"]
+    kept["peers"] = dict.fromkeys("ab", kept["peers"]["physicist"])
+    kept["bases"] = {name: kept["bases"]["physicist"] | {"files": "another"} for name in "ab"}
+    torch.save(content | {"pytorch-lightning_version": "2.6.6"}, checkpoint)
+    arguments = [*with_base(tiny_folder, tmp_path)[1:], f"--ckpt_path={checkpoint}"]
+    status, message = refused("test", *arguments)
+    assert status == 1
+    assert "over the base" in message
+    assert "another" in message
+
+
+def json_run(tmp_path, train, domains=("physics", "chemistry")):
+    test = [Question(f"t{d}", d, f"Which {d}?", ("one", "two"), "A") for d in domains]
+    write_questions(tmp_path / "test.jsonl", test)
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in train), encoding="utf-8")
+    files = {"domains": list(domains), "train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}
+    source = json.dumps({"class_path": "JsonQuestions", "init_args": files})
+    return ["fit", *PAIR, f"--data.source={source}", f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}"]
+
+
+def row(**changes):
+    return {"id": "1", "domain": "physics", "question": "Why?", "options": ["x", "y"], "answer": "A"} | changes
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([row(question=" ")], "train.jsonl:1: question: is empty"),
+        ([row(options=["x"])], "holds 1, expected 2 to 26"),
+        ([row(answer="C")], "key 'C' is not among the labels A, B"),
+        ([row(), row(question="How?")], "train.jsonl:2: id: '1' is already used in line 1"),
+        ([row(domain="alchemy")], "'alchemy' is unknown"),
+        ([row(id=str(n), question=f"Why {n}?") for n in range(40)], "chemistry"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_lines(rows, said, refused, tmp_path):
+    status, message = refused(*json_run(tmp_path, rows))
+    assert status == 1
+    assert said in message
+
+
+def test_a_full_disk_is_said_in_words():
+    assert "disk is full (here)" in (cli.explain(OSError(errno.ENOSPC, "No space left on device", "here")) or "")
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):
+    def broken(*_):
+        raise ValueError("ours")
+
+    monkeypatch.setattr(commands, "CoDistil", broken)
+    with pytest.raises(ValueError, match="ours"):
+        cli.main(["fit"])
+
+
+def test_a_traceback_is_shown_on_demand():
+    with pytest.raises(ValueError, match="tau"):
+        cli.main(["fit", *PAIR, "--model.gate.tau=-1", "--traceback"])
+
+
+# ---- export
+
+
+@pytest.fixture
+def student(tiny_folder):
+    """A peer with a student and a self-teacher of their own."""
+    peer = Peer("physicist", "physics", SharedBase(load_tiny(tiny_folder), LORA))
+    peer.create(seed=0, source=None)
+    stir(peer.base, peer.adapter("student"), seed=1)
+    stir(peer.base, peer.adapter("teacher"), seed=2)
+    return peer
+
+
+@pytest.fixture
+def checkpoint(student, tiny_folder, tmp_path):
+    """A checkpoint with one student, as `CoDistillation.on_save_checkpoint` lays it out."""
+    kept = {
+        "bases": {student.name: student.base.loaded.identity},
+        "models": {student.name: {"model": str(tiny_folder), "quantization": "none"}},
+        "lora": {"rank": LORA.rank, "alpha": LORA.alpha, "target_modules": LORA.target_modules},
+        "peers": {student.name: student.state()},
+    }
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}, "opcod": kept}, path)
+    return path
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(input_ids=torch.arange(2, 20)[None]).logits
+
+
+def export(checkpoint, folder, *options, name="physicist"):
+    return ["export", f"--checkpoint={checkpoint}", f"--student={name}", f"--output={folder}", *options]
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_an_exported_adapter_is_loaded_by_plain_peft(role, student, checkpoint, tiny_folder, tmp_path):
+    cli.main(export(checkpoint, tmp_path / "out", f"--role={role}"))
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), tmp_path / "out")
+    with student.using(role):
+        ours = logits(student.base.loaded.model)
+    assert torch.allclose(logits(plain), ours, atol=1e-5)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_merged_weights_are_loaded_by_plain_transformers(student, checkpoint, tmp_path):
+    cli.main(export(checkpoint, tmp_path / "out", "--merged"))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    with student.using("student"):
+        ours = logits(student.base.loaded.model)
+    assert torch.allclose(logits(plain), ours, atol=1e-4)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template is not None
+
+
+def test_an_adapter_can_be_stored_in_fewer_bits(checkpoint, tmp_path):
+    cli.main(export(checkpoint, tmp_path / "out", "--dtype=bfloat16"))
+    stored = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.bfloat16}
+
+
+def test_an_unknown_student_is_refused_with_the_known_ones(checkpoint, refused, tmp_path):
+    status, message = refused(*export(checkpoint, tmp_path / "out", name="poet"))
+    assert status == 1
+    assert "no student 'poet': it has physicist" in message
+    assert not (tmp_path / "out").exists()
+
+
+class Payload:
+    """Unpickled, it would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))])
+@pytest.mark.parametrize("command", ["export", "test"])
+def test_nothing_in_a_checkpoint_is_run(write, command, refused, tmp_path):
+    path, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
+    write({"opcod": Payload(trace)}, path)
+    trace.unlink(missing_ok=True)
+    arguments = export(path, tmp_path / "out") if command == "export" else ["test", *PAIR, f"--ckpt_path={path}"]
+    status, message = refused(*arguments)
+    assert status == 1
+    assert str(path) in message
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 broken"])
+def test_a_file_that_is_no_checkpoint_is_refused(content, refused, tmp_path):
+    path = tmp_path / "some.ckpt"
+    path.write_bytes(content)
+    status, message = refused(*export(path, tmp_path / "out"))
+    assert status == 1
+    assert str(path) in message
+
+
+def test_a_checkpoint_of_another_program_is_refused(refused, tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    status, message = refused(*export(tmp_path / "other.ckpt", tmp_path / "out"))
+    assert status == 1
+    assert "no checkpoint of a co-distillation" in message
+
+
+def test_an_earlier_export_is_replaced_and_anything_else_is_not(checkpoint, refused, tmp_path):
+    cli.main(export(checkpoint, tmp_path / "out"))
+    cli.main(export(checkpoint, tmp_path / "out"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work", encoding="utf-8")
+    status, message = refused(*export(checkpoint, tmp_path / "mine"))
+    assert status == 1
+    assert "choose another folder" in message
+    assert (tmp_path / "mine" / "thesis.tex").read_text(encoding="utf-8") == "years of work"
+
+
+def test_specialise_refuses_a_foreign_folder_before_it_trains(refused, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    status, message = refused("specialise", "-c", "configs/specialist.yaml", "--output", tmp_path)
+    assert status == 1
+    assert "choose another folder" in message
+
+
+# ---- the tiny model through the whole command
+
+
+def test_specialise_writes_an_adapter_with_its_card(tiny_folder, tmp_path, capsys):
+    arguments = [
+        "specialise",
+        "-c=configs/specialist.yaml",
+        f"--model.base.model={tiny_folder}",
+        "--model.base.quantization=none",
+        "--model.evaluation.max_new_tokens=4",
+        "--model.samples=1",
+        "--data.home_lessons=4",
+        "--data.other_lessons=2",
+        "--data.batch_size=4",
+        "--data.validation=2",
+        "--data.source.train=8",
+        "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_checkpointing=false",
+        f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}",
+        f"--output={tmp_path / 'physics'}",
+        "--dtype=bfloat16",
+    ]
+    cli.main(arguments)
+    stored = load_file(tmp_path / "physics" / "adapter_model.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.bfloat16}
+    card = (tmp_path / "physics" / "README.md").read_text(encoding="utf-8")
+    assert "opcod specialise -c=configs/specialist.yaml" in card
+    assert "- seed: 0" in card
+    assert "| chemistry | 0.0 | 0.0 |" in card
+    assert str(tmp_path / "physics") in capsys.readouterr().out
+
+
+def test_predict_writes_a_row_for_every_response(tiny_folder, tmp_path):
+    arguments = with_base(tiny_folder, tmp_path)[1:]
+    cli.main(
+        [
+            "predict",
+            *arguments,
+            "--trainer.callbacks=opcod.callbacks.predictions.PredictionWriter",
+            "--trainer.enable_progress_bar=false",
+            "--model.evaluation_samples=3",
+            "--model.evaluation.max_new_tokens=4",
+            "--data.test=2",
+        ]
+    )
+    rows = (tmp_path / "runs" / "version_0" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    read = [json.loads(row) for row in rows]
+    assert len(read) == 2 * 2 * 2 * 3  # students, domains, questions, samples
+    assert {(row["student"], row["domain"]) for row in read} == {(s, d) for s in "ab" for d in ("physics", "chemistry")}
+    assert (tmp_path / "runs" / "version_0" / "config.yaml").is_file()

@@ -1,0 +1,94 @@
+"""Every shipped config, in every composition that it, the README or the Makefile shows."""
+
+import pytest
+import yaml
+
+from commands_shown import ROOT, in_config, in_makefile, in_readme
+from opcod import commands
+from opcod.codistillation import CoDistillation
+from opcod.data.jsonl import read_questions
+from opcod.data.sources import JsonQuestions
+from opcod.specialist import Specialist
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+SHOWN = [command for path in CONFIGS for command in in_config(path)] + in_makefile()
+
+
+class Built(commands.CoDistil):
+    """A command that is built, and not run."""
+
+    def _run_subcommand(self, subcommand):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_config_begins_with_a_command_that_uses_it(path):
+    assert any(f"configs/{path.name}" in command for command in in_config(path))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_key_of_a_config_has_a_comment_where_it_first_stands(path):
+    """A key that holds others is explained by them; one that is repeated in a list is explained once."""
+    explained = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        content, _, comment = line.strip().removeprefix("- ").partition(" # ")
+        key, _, value = content.partition(":")
+        if content.startswith("#") or not value.strip() or key == "class_path":
+            continue
+        assert comment or key in explained, f"{path.name}:{number}: {key} is not explained"
+        explained.add(key)
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=" ".join)
+def test_a_shown_command_is_accepted(command):
+    if any("wandb" in argument for argument in command):
+        pytest.importorskip("wandb")
+    if command[0] == "specialise":
+        assert isinstance(commands.Specialise(command[1:]).model, Specialist)
+    else:
+        assert isinstance(Built(command).model, CoDistillation)
+
+
+def test_the_readme_shows_commands_that_exist():
+    shown = in_readme()
+    assert {command[0] for command in shown} == {"fit", "test", "predict", "specialise", "export"}
+    for command in shown:
+        if not any("runs/" in argument for argument in command) and command[0] == "fit":
+            assert isinstance(Built(command).model, CoDistillation)
+
+
+def test_configs_compose_in_order():
+    size, twice = "configs/size-demo.yaml", "configs/size-cpu.yaml"
+    base = ["fit", "-c", "configs/base.yaml", "-c", "configs/pair-physics-chemistry.yaml"]
+    demo = Built([*base, "-c", twice, "-c", size])
+    cpu = Built([*base, "-c", size, "-c", twice])
+    assert (demo.model.samples, demo.datamodule.steps, demo.trainer.max_epochs) == (4, 4, 2)
+    assert (cpu.model.samples, cpu.datamodule.steps, cpu.trainer.max_epochs) == (8, 12, 3)
+    assert demo.model.rollout.temperature == cpu.model.rollout.temperature == 1.0
+
+
+def test_the_pairs_differ_in_nothing_but_names():
+    pairs = [yaml.safe_load(p.read_text(encoding="utf-8")) for p in CONFIGS if p.stem.startswith("pair-")]
+    assert len(pairs) == 3
+    for pair in pairs:
+        domains = pair["data"]["source"]["init_args"].pop("domains")
+        assert [s["domain"] for s in pair["model"].pop("students")] == domains
+    assert pairs[0] == pairs[1] == pairs[2]
+
+
+def test_the_example_questions_are_of_both_kinds_in_both_domains():
+    questions = read_questions("configs/example/train.jsonl") + read_questions("configs/example/test.jsonl")
+    assert {(q.domain, q.numeric) for q in questions} == {
+        (domain, numeric) for domain in ("electronics", "nutrition") for numeric in (False, True)
+    }
+
+
+def test_the_example_questions_split():
+    files = ("configs/example/train.jsonl", "configs/example/test.jsonl")
+    splits = JsonQuestions(["electronics", "nutrition"], *files).splits(validation=2, test=None, seed=0)
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [12, 4, 8]

