@@ -65,7 +65,7 @@ class RoundCheckpoint(Checkpoint):
             self._save(trainer, f"round={trainer.current_epoch + 1}.ckpt")
 
     def _save(self, trainer: L.Trainer, name: str) -> None:
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
         before = self.saved

@@ -139,7 +139,9 @@ class OutcomeTable(Callback):
 
     def _validated(self, pl_module: L.LightningModule) -> Table:
         if not isinstance(pl_module, Validated) or pl_module.score_table is None:
-            raise ValueError(f"{type(pl_module).__name__} keeps no validation scores: set OutcomeTable's `test` to true")
+            raise ValueError(
+                f"{type(pl_module).__name__} keeps no validation scores: set OutcomeTable's `test` to true"
+            )
         return pl_module.score_table
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,8 +185,8 @@ def outcome_lines(outcome: RunOutcome) -> list[str]:
     differences = [outcome.difference(s, d) for s, domains in outcome.initial.items() for d in domains]
     clear = sum(abs(by) > 2 * error for by, error in differences)
     lines.append(
-        f"{clear} of {len(differences)} differences exceed two standard errors; one within about two is noise as "
-        "likely as not to come again."
+        f"{clear} of {len(differences)} differences are larger than two standard errors; what is within about two may "
+        "well be noise."
     )
     return lines
 

@@ -123,7 +123,7 @@ def _row(record: StepRecord, attempt: Attempt, feedback: Feedback, characters: i
         "sample": attempt.sample,
         "answer": attempt.grade.choice,
         "correct": attempt.grade.correct,
-        "outcome": feedback.outcome.value if feedback.raw is not None else "not_asked",
+        "outcome": feedback.outcome.value,
         "distilled": context is not None,
         **{name: text if text is None else text[:characters] for name, text in texts.items()},
         "cut": sum(max(len(text or "") - characters, 0) for text in (*texts.values(), *question.options)),

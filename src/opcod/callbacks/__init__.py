@@ -1,0 +1,8 @@
+"""What watches a run: checkpoints, samples of what is written, progress, the outcome and predictions."""
+
+from opcod.callbacks.checkpoints import CheckpointError, RoundCheckpoint
+from opcod.callbacks.outcome import OutcomeTable
+from opcod.callbacks.progress import RoundProgress
+from opcod.callbacks.samples import SampleTable
+
+__all__ = ["CheckpointError", "OutcomeTable", "RoundCheckpoint", "RoundProgress", "SampleTable"]

@@ -1,0 +1,129 @@
+import json
+import math
+
+import pytest
+from rich.console import Console
+from toy import SCORES, ToyRounds, run, table_of
+
+from opcod.callbacks import OutcomeTable, RoundCheckpoint
+from opcod.callbacks.outcome import RunOutcome, outcome_json, outcome_lines, outcome_table
+
+START = {"physicist": {"physics": 0.6, "chemistry": 0.3}, "chemist": {"physics": 0.5, "chemistry": 0.6}}
+BETTER = "a Pareto improvement; no domain is below its initial score, and at least one is above."
+
+
+def outcome(physicist, chemist, stderr=0.03):
+    final = {s: dict(zip(START[s], of, strict=True)) for s, of in (("physicist", physicist), ("chemist", chemist))}
+    return RunOutcome("test", table_of(START, stderr), table_of(final, stderr))
+
+
+def test_a_mutual_improvement_is_said():
+    lines = outcome_lines(outcome((0.6, 0.5), (0.7, 0.6)))
+    assert lines[:3] == [
+        f"physicist: {BETTER}",
+        f"chemist: {BETTER}",
+        "The improvement is mutual: both students have it.",
+    ]
+    # Two standard errors of a difference are 2 * sqrt(0.03 ** 2 + 0.03 ** 2) = 0.085.
+    assert lines[3].startswith("2 of 4 differences are larger than two standard errors")
+
+
+def test_a_one_sided_improvement_is_said():
+    assert outcome_lines(outcome((0.6, 0.5), (0.9, 0.55)))[:3] == [
+        f"physicist: {BETTER}",
+        "chemist: no Pareto improvement; chemistry fell below the initial score.",
+        "Not mutual: only physicist improved.",
+    ]
+
+
+def test_no_improvement_is_said():
+    lines = outcome_lines(outcome((0.6, 0.3), (0.4, 0.5)))
+    assert lines == [
+        "physicist: no Pareto improvement; no domain rose above its initial score.",
+        "chemist: no Pareto improvement; physics, chemistry fell below the initial score.",
+        "Not mutual: no student improved.",
+        "2 of 4 differences are larger than two standard errors; what is within about two may well be noise.",
+    ]
+
+
+def test_of_a_student_alone_nothing_mutual_is_said():
+    one = RunOutcome("test", table_of({"alone": {"physics": 0.5}}), table_of({"alone": {"physics": 0.6}}))
+    assert one.mutual is None
+    assert outcome_lines(one) == [
+        f"alone: {BETTER}",
+        "1 of 1 differences are larger than two standard errors; what is within about two may well be noise.",
+    ]
+
+
+def test_the_table_shows_both_ends_with_standard_errors():
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(outcome_table(outcome((0.65, 0.3), (0.5, 0.6))))
+    text = console.export_text()
+    assert "avg@k on the test questions" in text
+    row = next(line for line in text.splitlines() if "physicist" in line)
+    # sqrt(3.0 ** 2 + 3.0 ** 2) = 4.2
+    assert [cell.strip() for cell in row.strip("│ ").split("│")] == [
+        "physicist",
+        "physics",
+        "60.0 ± 3.0",
+        "65.0 ± 3.0",
+        "+5.0 ± 4.2",
+    ]
+
+
+def test_an_unknown_standard_error_is_null_in_the_file_and_absent_in_the_table():
+    unknown = outcome((0.6, 0.5), (0.5, 0.6), stderr=math.nan)
+    written = json.loads(outcome_json(unknown))
+    assert written["initial"]["physicist"]["physics"] == {"avg": 0.6, "stderr": None}
+    assert (written["questions"], written["pareto"], written["mutual"]) == (
+        "test",
+        {"physicist": True, "chemist": False},
+        False,
+    )
+    assert "0 of 4" in outcome_lines(unknown)[-1]
+
+
+def test_a_run_scores_the_test_questions_at_both_ends(tmp_path, capsys):
+    module = run(tmp_path, OutcomeTable())
+    assert module.tested == 2
+    written = json.loads((tmp_path / "outcome.json").read_text())
+    assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
+    assert "The improvement is mutual" in capsys.readouterr().out
+
+
+def test_a_resumed_run_remembers_the_initial_scores(tmp_path):
+    run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1)
+    resumed = run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=2, ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert resumed.tested == 1
+    written = json.loads((tmp_path / "outcome.json").read_text())
+    assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
+
+
+def test_a_run_resumed_when_all_rounds_are_done_still_gets_its_outcome(tmp_path, capsys):
+    run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1)
+    capsys.readouterr()
+    run(tmp_path, OutcomeTable(), rounds=1, ckpt_path=tmp_path / "checkpoints/last.ckpt", enable_checkpointing=False)
+    assert "The improvement is mutual" in capsys.readouterr().out
+
+
+def test_a_checkpoint_without_initial_scores_gets_no_outcome(tmp_path, capsys):
+    run(tmp_path, RoundCheckpoint(), rounds=1)
+    resumed = run(tmp_path, OutcomeTable(), rounds=2, ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert resumed.tested == 0
+    assert "holds no initial scores" in capsys.readouterr().out
+    assert not (tmp_path / "outcome.json").exists()
+
+
+def test_without_test_questions_the_first_and_last_validation_count(tmp_path):
+    module = run(tmp_path, OutcomeTable(test=False), rounds=2)
+    assert module.tested == 0
+    written = json.loads((tmp_path / "outcome.json").read_text())
+    assert written["questions"] == "validation"
+    assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[2]))
+
+
+def test_a_run_that_dies_reports_no_success(tmp_path, capsys):
+    with pytest.raises(KeyError):
+        run(tmp_path, OutcomeTable(), module=ToyRounds(die_after=(1, 0, 0)))
+    assert "improvement" not in capsys.readouterr().out
+    assert not (tmp_path / "outcome.json").exists()
