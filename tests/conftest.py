@@ -4,10 +4,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 
 import pytest
 import torch
-from tiny import build_folder, load_tiny
 from transformers import AutoTokenizer
 
 from opcod.chat import Chat
+from tiny import build_folder, load_tiny
 
 torch.set_num_threads(2)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import lightning as L
 import torch
 import torch.nn.functional as F
-from tiny import build_folder, load_tiny
 
 from opcod.chat import Chat
 from opcod.codistillation import CoDistillation, Student
@@ -23,6 +22,7 @@ from opcod.optimization import Optimization
 from opcod.peers import Lora
 from opcod.rollout import Sampling
 from opcod.specialist import Specialist
+from tiny import build_folder, load_tiny
 
 DOMAINS = ["physics", "materials"]
 FAMILIES = {"physics": ["net_force"], "materials": ["doping_type", "bond_type"]}
@@ -36,7 +36,9 @@ def source() -> GeneratedScience:
 
 def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 3e-3) -> Path:
     """Write a model trained from scratch on lessons of both domains to `folder`."""
-    build_folder(folder, hidden=128, layers=4, heads=4, kv_heads=2, intermediate=384, vocab=1200, spread=0.02, seed=seed)
+    build_folder(
+        folder, hidden=128, layers=4, heads=4, kv_heads=2, intermediate=384, vocab=1200, spread=0.02, seed=seed
+    )
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
     model = loaded.model.train().requires_grad_(True)

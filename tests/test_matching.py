@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from tiny import LORA, QUESTION, load_tiny, random_ids, stir
 
 from opcod.attempts import Attempt
 from opcod.contexts import Context
@@ -11,6 +10,7 @@ from opcod.losses import token_divergence
 from opcod.matching import Matching, match
 from opcod.peers import Peer, SharedBase
 from opcod.rollout import Response
+from tiny import LORA, QUESTION, load_tiny, random_ids, stir
 
 DENSE = Matching(alpha=0.5, top_k=None, importance_limit=None)
 

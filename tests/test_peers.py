@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
-from tiny import LORA, load_tiny, random_ids, stir
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -19,6 +18,7 @@ from transformers import (
 from opcod.export import write_adapter
 from opcod.models import LoadedBase, ModelError
 from opcod.peers import ADAPTER_FILE, Lora, Peer, SharedBase, read_adapter
+from tiny import LORA, load_tiny, random_ids, stir
 
 IDS = torch.tensor([random_ids(12, seed=0)])
 SIZES = {
@@ -162,10 +162,7 @@ def test_the_tutor_is_a_copy_that_does_not_follow_its_student(base):
 
 def test_peers_on_a_shared_base_equal_peers_on_bases_of_their_own(tiny_folder, base):
     shared = [peer(base, "ann", seed=1), peer(base, "bob", seed=2)]
-    own = [
-        peer(SharedBase(load_tiny(tiny_folder), LORA), name, seed)
-        for name, seed in (("ann", 1), ("bob", 2))
-    ]
+    own = [peer(SharedBase(load_tiny(tiny_folder), LORA), name, seed) for name, seed in (("ann", 1), ("bob", 2))]
     assert not torch.allclose(logits(base, "ann_student"), logits(base, "bob_student"), atol=1e-2)
     for _ in range(2):
         for ours, theirs in zip(shared, own, strict=True):

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tiny import LORA, random_ids, stir
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicLayer
 
@@ -17,6 +16,7 @@ from opcod.rollout import (
     seed_of,
     uniforms_of,
 )
+from tiny import LORA, random_ids, stir
 
 PROMPTS = [random_ids(length, seed=length) for length in (5, 17, 9, 30, 1, 12)]
 MANY_ENDS = tuple(range(0, 600, 8))  # so that responses end after about eight tokens

@@ -5,8 +5,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from toy import SCORES, ToyData, ToyRounds, run, trainer_of
 from torch.utils.data import DataLoader
+from toy import SCORES, ToyData, ToyRounds, run, trainer_of
 
 from opcod.callbacks import CheckpointError, OutcomeTable, RoundCheckpoint, RoundProgress, SampleTable
 

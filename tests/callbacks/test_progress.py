@@ -3,8 +3,8 @@ import io
 import torch
 from rich.console import Console
 from test_checkpoints import Plain
-from toy import QUESTIONS, SCORES, ToyData, ToyRounds, record_of, run, trainer_of
 from torch.utils.data import DataLoader
+from toy import QUESTIONS, SCORES, ToyData, ToyRounds, record_of, run, trainer_of
 
 from opcod.callbacks import RoundProgress
 from opcod.callbacks.progress import gate_lines, step_line
