@@ -97,16 +97,6 @@ def test_one_seed_reaches_data_and_model():
     assert built().model.seed == 0
 
 
-def test_callbacks_are_replaced_or_extended():
-    names = [type(c).__name__ for c in built().trainer.callbacks]
-    assert names[:5] == ["RoundCheckpoint", "SampleTable", "RoundProgress", "OutcomeTable", "PredictionWriter"]
-    extended = [type(c).__name__ for c in built("--trainer.callbacks+=LearningRateMonitor").trainer.callbacks]
-    assert extended[:6] == [*names[:5], "LearningRateMonitor"]
-    replaced = [type(c).__name__ for c in built("--trainer.callbacks=LearningRateMonitor").trainer.callbacks]
-    assert replaced[0] == "LearningRateMonitor"
-    assert "SampleTable" not in replaced
-
-
 def test_a_printed_config_is_read_back(shown, tmp_path):
     printed = shown("fit", *PAIR, "--model.gate.tau=0.3", "--seed_everything=5", "--print_config")
     path = tmp_path / "config.yaml"

@@ -17,7 +17,7 @@ def floats(scores):
 
 def add(metric, question, right, choices=None):
     choices = choices or ["A" if flag else "B" for flag in right]
-    metric.update(question, right, [choice is not None for choice in choices], choices)
+    metric.update(str(question), right, [choice is not None for choice in choices], choices)
 
 
 @pytest.mark.parametrize(("correct", "total", "k"), [(0, 5, 2), (2, 5, 1), (2, 5, 3), (3, 5, 3), (5, 5, 5), (1, 6, 6)])
@@ -109,8 +109,8 @@ def test_scores_of_few_questions_are_nan_where_undefined():
 
 
 def test_scores_refuse_ragged_or_too_few_responses():
-    with pytest.raises(ValueError, match="question 3 has 2 correct flags, 1 formatted flags and 2 choices"):
-        AnswerScores().update(3, [True, False], [True], ["A", "B"])
+    with pytest.raises(ValueError, match="question '3' has 2 correct flags, 1 formatted flags and 2 choices"):
+        AnswerScores().update("3", [True, False], [True], ["A", "B"])
     with pytest.raises(ValueError, match=r"maj@4 of 2|pass@4 of"):
         add(AnswerScores(ks=(4,)), 0, [True, False])
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from lightning.fabric.plugins.io import torch_io
 from torch.utils.data import DataLoader
 from toy import SCORES, ToyData, ToyRounds, run, trainer_of
 
@@ -98,7 +99,7 @@ def test_a_sanity_check_or_a_validation_by_itself_saves_nothing(tmp_path):
 
 
 def test_a_full_disk_leaves_no_half_file_and_the_previous_checkpoint_whole(tmp_path, monkeypatch):
-    atomic_save = L.pytorch.plugins.io.torch_io._atomic_save
+    atomic_save = torch_io._atomic_save
 
     def fill_up(checkpoint, path):
         if "round=2" in str(path):
@@ -106,7 +107,7 @@ def test_a_full_disk_leaves_no_half_file_and_the_previous_checkpoint_whole(tmp_p
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         atomic_save(checkpoint, path)
 
-    monkeypatch.setattr(L.pytorch.plugins.io.torch_io, "_atomic_save", fill_up)
+    monkeypatch.setattr(torch_io, "_atomic_save", fill_up)
     callback = RoundCheckpoint()
     with pytest.raises(CheckpointError) as caught:
         run(tmp_path, callback)

@@ -99,13 +99,6 @@ def test_a_resumed_run_remembers_the_initial_scores(tmp_path):
     assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
 
 
-def test_a_run_resumed_when_all_rounds_are_done_still_gets_its_outcome(tmp_path, capsys):
-    run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1)
-    capsys.readouterr()
-    run(tmp_path, OutcomeTable(), rounds=1, ckpt_path=tmp_path / "checkpoints/last.ckpt", enable_checkpointing=False)
-    assert "The improvement is mutual" in capsys.readouterr().out
-
-
 def test_a_checkpoint_without_initial_scores_gets_no_outcome(tmp_path, capsys):
     run(tmp_path, RoundCheckpoint(), rounds=1)
     resumed = run(tmp_path, OutcomeTable(), rounds=2, ckpt_path=tmp_path / "checkpoints/last.ckpt")
