@@ -97,6 +97,16 @@ def test_one_seed_reaches_data_and_model():
     assert built().model.seed == 0
 
 
+def test_callbacks_are_replaced_or_extended():
+    defaults = {"RoundCheckpoint", "SampleTable", "RoundProgress", "OutcomeTable", "PredictionWriter"}
+    assert defaults <= {type(c).__name__ for c in built().trainer.callbacks}
+    extended = {type(c).__name__ for c in built("--trainer.callbacks+=LearningRateMonitor").trainer.callbacks}
+    assert defaults | {"LearningRateMonitor"} <= extended
+    replaced = {type(c).__name__ for c in built("--trainer.callbacks=LearningRateMonitor").trainer.callbacks}
+    assert "LearningRateMonitor" in replaced
+    assert not defaults & replaced
+
+
 def test_a_printed_config_is_read_back(shown, tmp_path):
     printed = shown("fit", *PAIR, "--model.gate.tau=0.3", "--seed_everything=5", "--print_config")
     path = tmp_path / "config.yaml"
