@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from opcod import __version__, quiet
+from opcod.memory import keep_freed_memory
 
 COMMANDS = {
     "fit": "co-distil two students, or train one by itself (SDPO)",
@@ -102,6 +103,7 @@ def _run(command: str, given: list[str]) -> None:
     from opcod import commands  # takes seconds: torch, transformers and peft
 
     quiet.plain_warnings()
+    keep_freed_memory()
     if command == "specialise":
         commands.specialise(given[1:])
     elif command == "export":

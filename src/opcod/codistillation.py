@@ -6,7 +6,7 @@ Only conducts: what each step computes stands in the rooms it is imported from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import lightning as L
@@ -30,7 +30,7 @@ from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, Peer, SharedBase
 from opcod.prompts import student_messages
 from opcod.records import Clock, StepRecord, figures_of, warn_if_dead
-from opcod.rollout import Request, Sampling, sample, seed_of
+from opcod.rollout import Request, Response, Sampling, sample, seed_of
 from opcod.specialists import adapter_folder
 
 
@@ -137,9 +137,14 @@ class CoDistillation(L.LightningModule):
         self.chats: dict[str, Chat] = {}
         self.guards = {s.name: UpdateGuard() for s in students}
         self.outcomes = nn.ModuleDict({s.name: FeedbackOutcomes() for s in students})
-        self.scores: Scores | None = None
+        self.score_table: Table | None = None
         self.scored_rounds: int | None = None
         self.record: StepRecord | None = None
+
+    @property
+    def scores(self) -> Scores | None:
+        """The validation scores that this round's gate reads."""
+        return None if self.score_table is None else averages(self.score_table)
 
     def configure_model(self) -> None:
         """Load each base once, onto its device, and lay the peers' adapters over it."""
@@ -208,9 +213,9 @@ class CoDistillation(L.LightningModule):
 
     def spoken(self, tutor: Peer | None) -> frozenset[str]:
         """The domains on whose questions the tutor gives feedback this round."""
-        if tutor is None or self.scores is None:
+        if tutor is None or (scores := self.scores) is None:
             return frozenset()
-        return self.gate.decide(self.scores)[tutor.name]
+        return self.gate.decide(scores)[tutor.name]
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """One step: rollout, grade, feedback, context, match, update."""
@@ -228,12 +233,13 @@ class CoDistillation(L.LightningModule):
             norm = self._update(tutee, matched)
         record = StepRecord(batch, tutee.name, tutor.name if tutor else "", spoken, groups, feedbacks, contexts)
         clock.count("rollout", sum(len(a.response.tokens) for a in record.attempts))
+        clock.count("feedback", sum(f.tokens for f in record.asked_feedbacks()))
         clock.count("match", matched.tokens if matched else 0)
         skipped = self.guards[tutee.name].skipped
         record.figures = figures_of(record, matched, norm=norm, skipped=skipped) | clock.figures
         self.record = record
         if spoken:
-            self.outcomes[record.tutor].update(record.asked_outcomes())  # type: ignore[operator]
+            self.outcomes[record.tutor].update([f.outcome for f in record.asked_feedbacks()])  # type: ignore[operator]
         self.log_dict(record.figures, batch_size=len(batch.questions))
         warn_if_dead(record)
 
@@ -260,7 +266,7 @@ class CoDistillation(L.LightningModule):
     ) -> list[list[Feedback]]:
         """Step 3: the tutor, where it may speak, writes one feedback on every response, right or wrong."""
         asked = [a for group in groups for a in group if a.question.domain in spoken]
-        raws: dict[int, str] = {}
+        written: dict[int, Response] = {}
         if tutor is not None and asked:
             chat = self.chats[tutor.name]
             requests = [
@@ -280,8 +286,16 @@ class CoDistillation(L.LightningModule):
             ]
             with tutor.sampling("tutor"):
                 responses = sample(tutor.base, requests, self.feedback, chat.ends)
-            raws = {id(a): chat.text(r.tokens.tolist()) for a, r in zip(asked, responses, strict=True)}
-        return [[judge(raws.get(id(a)), a.question, anchored=self.anchored) for a in group] for group in groups]
+            written = {id(a): r for a, r in zip(asked, responses, strict=True)}
+        return [[self._judged(tutor, a.question, written.get(id(a))) for a in group] for group in groups]
+
+    def _judged(self, tutor: Peer | None, question: Question, written: Response | None) -> Feedback:
+        """What is kept of what the tutor wrote, if it wrote."""
+        if tutor is None or written is None:
+            return judge(None, question, anchored=self.anchored)
+        tokens = written.tokens.tolist()
+        feedback = judge(self.chats[tutor.name].text(tokens), question, anchored=self.anchored)
+        return replace(feedback, tokens=len(tokens), finished=written.finished)
 
     def _update(self, tutee: Peer, matched: Match | None) -> float:
         """Step 6: update the tutee's adapter, then move its self-teacher. Returns the gradient's norm."""
@@ -388,10 +402,10 @@ class CoDistillation(L.LightningModule):
 
     def _take_scores(self, table: Table, rounds: int) -> None:
         """Keep the scores for the gate, and log them with the gaps and what the gate makes of them."""
-        self.scores, self.scored_rounds = averages(table), rounds
-        figures = flatten(table, "validation")
-        decided = self.gate.decide(self.scores)
-        for student, gap in cognizance_gaps(self.scores).items():
+        self.score_table, self.scored_rounds = table, rounds
+        figures, scores = flatten(table, "validation"), averages(table)
+        decided = self.gate.decide(scores)
+        for student, gap in cognizance_gaps(scores).items():
             figures[f"gate/{student}/gap"] = gap
             figures[f"gate/{student}/domains"] = float(len(decided[student]))
         self.log_dict(figures, batch_size=1)
@@ -415,7 +429,7 @@ class CoDistillation(L.LightningModule):
             "peers": {
                 p.name: {role: {k: v.cpu() for k, v in s.items()} for role, s in p.state().items()} for p in self.peers
             },
-            "scores": self.scores,
+            "score_table": self.score_table,
             "scored_rounds": self.scored_rounds,
             "guards": {name: (guard.skipped, guard.in_a_row) for name, guard in self.guards.items()},
         }
@@ -442,7 +456,7 @@ class CoDistillation(L.LightningModule):
                     "the same base model, revision and quantization"
                 )
             peer.load_state(kept["peers"][peer.name])
-        self.scores, self.scored_rounds = kept["scores"], kept["scored_rounds"]
+        self.score_table, self.scored_rounds = kept["score_table"], kept["scored_rounds"]
         for name, (skipped, in_a_row) in kept["guards"].items():
             self.guards[name].skipped, self.guards[name].in_a_row = skipped, in_a_row
 

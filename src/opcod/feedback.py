@@ -103,12 +103,16 @@ class Feedback:
         text: What the self-teacher is shown of it, or None if it is dropped.
         outcome: Why it is kept or dropped.
         word: The concept's word that stands in the question; None unless it is anchored.
+        tokens: How many the tutor wrote.
+        finished: Whether it ended by itself rather than by its length.
     """
 
     raw: str | None
     text: str | None
     outcome: Outcome
     word: str | None = None
+    tokens: int = 0
+    finished: bool = True
 
     @property
     def log(self) -> str:

@@ -46,10 +46,10 @@ class StepRecord:
         """All attempts, question after question."""
         return [a for group in self.groups for a in group]
 
-    def asked_outcomes(self) -> list[Outcome]:
-        """The outcomes of all feedback that the tutor was asked for."""
+    def asked_feedbacks(self) -> list[Feedback]:
+        """All feedback that the tutor was asked for."""
         pairs = zip(self.attempts, (f for group in self.feedbacks for f in group), strict=True)
-        return [f.outcome for a, f in pairs if a.question.domain in self.spoken]
+        return [f for a, f in pairs if a.question.domain in self.spoken]
 
 
 def figures_of(record: StepRecord, matched: Match | None, *, norm: float, skipped: int) -> dict[str, float]:
@@ -61,7 +61,7 @@ def figures_of(record: StepRecord, matched: Match | None, *, norm: float, skippe
         norm: The gradient's norm before clipping.
         skipped: Updates of this tutee that were skipped so far.
     """
-    attempts, outcomes, who = record.attempts, record.asked_outcomes(), f"train/{record.tutee}"
+    attempts, asked, who = record.attempts, record.asked_feedbacks(), f"train/{record.tutee}"
     figures = {
         "round": float(record.batch.round),
         "phase": float(record.batch.phase),
@@ -76,8 +76,10 @@ def figures_of(record: StepRecord, matched: Match | None, *, norm: float, skippe
         f"{who}/gradient_norm": norm,
         f"{who}/skipped_updates": float(skipped),
     }
-    if outcomes:
-        figures[f"{who}/feedback_kept"] = _mean(o is Outcome.MATCH for o in outcomes)
+    if asked:
+        figures[f"{who}/feedback_kept"] = _mean(f.outcome is Outcome.MATCH for f in asked)
+        figures[f"{who}/feedback_tokens"] = _mean(f.tokens for f in asked)
+        figures[f"{who}/feedback_truncated"] = _mean(not f.finished for f in asked)
     if matched is not None:
         figures |= {f"{who}/loss": matched.loss, f"{who}/divergence": matched.divergence}
     return figures

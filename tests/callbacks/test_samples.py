@@ -5,7 +5,7 @@ from test_checkpoints import Plain
 from toy import QUESTIONS, attempt_of, record_of, run, trainer_of
 
 from opcod.callbacks import RoundCheckpoint, SampleTable
-from opcod.callbacks.samples import sample_rows
+from opcod.callbacks.samples import exchange, sample_rows
 from opcod.contexts import Context
 from opcod.data.datamodule import StepBatch
 from opcod.data.questions import Question
@@ -61,6 +61,25 @@ def test_attempts_with_feedback_come_first_and_then_as_many_questions_as_there_a
     given = record(groups, [[NOT_ASKED, NOT_ASKED], [NOT_ASKED, ASKED]])
     chosen = [(row["question"], row["sample"]) for row in sample_rows(given, 3, 4000)]
     assert chosen == [("q1", 1), ("q0", 0), ("q1", 0)]
+
+
+def test_an_exchange_reads_as_four_lines():
+    [right, wrong, *_] = sample_rows(record_of(BATCH), 3, 4000)
+    assert exchange(right).splitlines() == [
+        "  question     What is it? A. this B. that",
+        "  response     Because. (physicist: right)",
+        "  feedback     <concept>it</concept> So. (chemist: match)",
+        "  self-teacher shown f",
+    ]
+    assert "Because. (physicist: wrong, the key is A)" in exchange(wrong)
+    assert "not asked of chemist" in exchange(wrong | {"feedback_raw": None})
+
+
+def test_the_first_exchanges_of_every_phase_are_printed(tmp_path, capsys):
+    run(tmp_path, SampleTable(printed=1), rounds=2)
+    assert capsys.readouterr().out.count("  feedback     <concept>it</concept> So.") == 4
+    run(tmp_path, SampleTable(printed=0), rounds=2)
+    assert "<concept>" not in capsys.readouterr().out
 
 
 def test_texts_are_bounded_and_what_is_cut_is_counted():
@@ -124,7 +143,7 @@ def test_a_module_without_records_is_refused(tmp_path):
         trainer_of(tmp_path, SampleTable(), rounds=1).fit(Plain())
 
 
-@pytest.mark.parametrize("settings", [{"per_step": 0}, {"characters": 0}])
+@pytest.mark.parametrize("settings", [{"per_step": 0}, {"characters": 0}, {"printed": -1}])
 def test_counts_below_one_are_refused(settings):
     with pytest.raises(ValueError, match="expected at least 1 each"):
         SampleTable(**settings)

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from opcod.attempts import Attempt
 from opcod.callbacks.checkpoints import whole
+from opcod.data.questions import LABELS
 from opcod.feedback import Feedback
 from opcod.records import StepRecord
 
@@ -36,12 +37,17 @@ class SampleTable(Callback):
     Args:
         per_step: Most attempts of a step, first those with feedback, of as many questions as there are.
         characters: Longest text; of longer ones `cut` tells how many characters are missing.
+        printed: How many rows of each phase's first step are printed as well.
     """
 
-    def __init__(self, per_step: int = 4, characters: int = 4000) -> None:
-        if per_step < 1 or characters < 1:
-            raise ValueError(f"per_step is {per_step} and characters is {characters}: expected at least 1 each")
+    def __init__(self, per_step: int = 4, characters: int = 4000, printed: int = 1) -> None:
+        if per_step < 1 or characters < 1 or printed < 0:
+            raise ValueError(
+                f"per_step is {per_step} and characters is {characters}: expected at least 1 each; printed is "
+                f"{printed}: expected at least 0"
+            )
         self.per_step = per_step
+        self.printed = printed
         self.characters = characters
         self.position: Position | None = None
 
@@ -73,11 +79,15 @@ class SampleTable(Callback):
             return
         self.position = (pl_module.record.batch.round, pl_module.record.batch.phase, pl_module.record.batch.step)
         if trainer.is_global_zero:
+            rows = sample_rows(pl_module.record, self.per_step, self.characters)
+            if pl_module.record.batch.step == 0:
+                for row in rows[: self.printed]:
+                    trainer.print(exchange(row))
             path = _path(trainer)
             path.parent.mkdir(parents=True, exist_ok=True)
             # A lone surrogate, which UTF-8 has no code for, becomes the escape that JSON has for it.
             with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                for row in sample_rows(pl_module.record, self.per_step, self.characters):
+                for row in rows:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,6 +138,24 @@ def _row(record: StepRecord, attempt: Attempt, feedback: Feedback, characters: i
         **{name: text if text is None else text[:characters] for name, text in texts.items()},
         "cut": sum(max(len(text or "") - characters, 0) for text in (*texts.values(), *question.options)),
     }
+
+
+def exchange(row: dict[str, Any]) -> str:
+    """A row as lines to be read: question, response, feedback, and what the self-teacher was shown."""
+    options = [f"{label}. {option}" for label, option in zip(LABELS, row["options"], strict=False)]
+    asked = [row["text"], *([" ".join(options)] if options else [])]
+    grade = "right" if row["correct"] else f"wrong, the key is {row['key']}"
+    feedback = f"not asked of {row['tutor']}" if row["tutor"] else "no tutor"
+    if row["feedback_raw"] is not None:
+        feedback = f"{row['feedback_raw']} ({row['tutor']}: {row['outcome']})"
+    shown = [name for name, key in (("s", "solution_shown"), ("f", "feedback_shown")) if row[key] is not None]
+    parts = {
+        "question": " ".join(asked),
+        "response": f"{row['response']} ({row['tutee']}: {grade})",
+        "feedback": feedback,
+        "self-teacher": f"shown {' and '.join(shown)}" if shown else "none: neither s nor f",
+    }
+    return "\n".join(f"  {name:13}{' '.join(text.split())}" for name, text in parts.items())
 
 
 def _path(trainer: L.Trainer) -> Path:

@@ -1,0 +1,89 @@
+"""The teacher gap beside the scores of `opcod validate`: whether there is anything to learn, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+
+from opcod.callbacks.checkpoints import whole
+from opcod.codistillation import CoDistillation
+from opcod.data.datamodule import QuestionData
+from opcod.diagnosis import TeacherGap, teacher_gaps
+
+NAME = "teacher_gaps.json"
+Gaps = dict[str, dict[str, dict[str, TeacherGap]]]
+"""Student -> domain -> what is shown -> the gap."""
+
+
+class TeacherGapTable(Callback):
+    """After `opcod validate` measures and prints how much better each student answers as its own self-teacher.
+
+    Its peer gives the feedback, whatever the gate says. Where a gap is not positive, training on that context cannot
+    help (arXiv 2605.30070). Writes `teacher_gaps.json` in the run's log folder as well.
+
+    Args:
+        samples: Responses a validation question; at least 2, for there to be a solution of the student's own.
+    """
+
+    def __init__(self, samples: int = 4) -> None:
+        if samples < 2:
+            raise ValueError(f"samples is {samples}, expected at least 2")
+        self.samples = samples
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure, print and write the gaps."""
+        if trainer.state.fn != "validate":
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(pl_module, CoDistillation) or not isinstance(data, QuestionData) or data.splits is None:
+            raise ValueError(f"{type(pl_module).__name__} has no self-teachers: take TeacherGapTable out")
+        trainer.print("measuring the teacher gaps")
+        gaps = teacher_gaps(pl_module, data.splits.validation, samples=self.samples)
+        path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as unfinished:
+            unfinished.write_text(gaps_json(gaps), "utf-8")
+        Console().print(gap_table(gaps))
+
+
+def gap_table(gaps: Gaps) -> Table:
+    """Accuracies in per cent and their difference in points."""
+    table = Table(
+        "student",
+        "domain",
+        "shown",
+        title="the self-teacher against the student",
+        title_style="bold",
+        title_justify="left",
+    )
+    for column in ("responses", "student", "self-teacher", "gap"):
+        table.add_column(column, justify="right")
+    for student, domains in gaps.items():
+        for domain, by_shown in domains.items():
+            for i, (shown, gap) in enumerate(by_shown.items()):
+                figures = [f"{100 * gap.student:.1f}", f"{100 * gap.teacher:.1f}", f"{100 * gap.gap:+.1f}"]
+                names = (student, domain) if i == 0 else ("", "")
+                last = i == len(by_shown) - 1
+                table.add_row(*names, shown, str(gap.count), *(figures if gap.count else ["-"] * 3), end_section=last)
+    return table
+
+
+def gaps_json(gaps: Gaps) -> str:
+    """The gaps; accuracies without any response are null."""
+    rows = {
+        student: {
+            domain: {
+                shown: asdict(gap) if gap.count else {"student": None, "teacher": None, "count": 0}
+                for shown, gap in by_shown.items()
+            }
+            for domain, by_shown in domains.items()
+        }
+        for student, domains in gaps.items()
+    }
+    return json.dumps(rows, indent=2, allow_nan=False) + "\n"
