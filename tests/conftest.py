@@ -3,13 +3,10 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 
 from opcod.chat import Chat
 from tiny import build_folder, load_tiny
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,10 @@ class CoDistillation(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer and schedule a student, over its own adapter alone."""
         optimizers = [self.optimization.optimizer(peer.parameters()) for peer in self.peers]
-        steps = int(self.trainer.estimated_stepping_batches) // len(self.peers)
+        # Not `trainer.estimated_stepping_batches`: it builds the loader before a checkpoint's state can reach it, and
+        # a run resumed within a round would begin that round anew.
+        data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        steps = 2 * data.steps * (self.trainer.max_epochs or 0) // len(self.peers)
         schedulers = [self.optimization.scheduler(o, steps) for o in optimizers]
         return optimizers, schedulers
 
@@ -182,6 +185,8 @@ class CoDistillation(L.LightningModule):
             )
         if stage == "fit" and self.trainer.check_val_every_n_epoch != 1:
             raise ValueError("the gate needs a validation after every round: set check_val_every_n_epoch to 1")
+        if stage == "fit" and (self.trainer.max_epochs or 0) < 1:
+            raise ValueError(f"trainer.max_epochs is {self.trainer.max_epochs}: set it to R, the number of rounds")
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, QuestionData):
             raise ValueError("co-distillation takes its questions from a `QuestionData` datamodule")

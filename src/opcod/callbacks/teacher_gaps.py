@@ -1,4 +1,4 @@
-"""The teacher gap beside the scores of `opcod validate`: whether there is anything to learn, before anything is trained."""
+"""The teacher gap beside the scores of `opcod validate`: what there is to learn, before anything is trained."""
 
 from __future__ import annotations
 

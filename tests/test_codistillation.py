@@ -1,0 +1,263 @@
+"""The module as a whole, over a tiny random model: who changes, who speaks, and that a resumed run is the same."""
+
+import json
+import math
+
+import lightning as L
+import pytest
+import torch
+
+from opcod.callbacks import OutcomeTable, RoundCheckpoint, SampleTable
+from opcod.codistillation import CoDistillation, Student
+from opcod.data.datamodule import QuestionData
+from opcod.data.sources import GeneratedScience
+from opcod.feedback import Outcome
+from opcod.gate import Gate
+from opcod.models import BaseModel
+from opcod.optimization import Optimization
+from opcod.rollout import Sampling
+from tiny import LORA, build_folder
+
+ANN, BEN = Student("ann", "physics"), Student("ben", "chemistry")
+ROLES = ("student", "teacher", "tutor")
+
+
+def module_of(folder, students=(ANN, BEN), **settings):
+    """Two students who always speak and all of whose feedback is kept, so that a random model learns something."""
+    sampling = Sampling(max_new_tokens=6)
+    plain = {
+        "base": BaseModel(str(folder), quantization="none", dtype="float32"),
+        "lora": LORA,
+        "samples": 2,
+        "rollout": sampling,
+        "feedback": sampling,
+        "evaluation": sampling,
+        "evaluation_samples": 1,
+        "gate": Gate("always"),
+        "anchored": False,
+        "optimization": Optimization(lr=1e-2, warmup=0),
+    }
+    return CoDistillation(list(students), **(plain | settings))
+
+
+def fit(module, folder, *callbacks, rounds=1, steps=2, ckpt_path=None, seed=0):
+    """Run it; returns the module."""
+    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
+    data = QuestionData(source, batch_size=2, steps=steps, validation=2, test=2, seed=seed)
+    trainer = L.Trainer(
+        max_epochs=rounds,
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=any(isinstance(c, RoundCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
+    return module
+
+
+class Watch(L.Callback):
+    """After every step: all parameters, and the step's record."""
+
+    def __init__(self):
+        self.states, self.records = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if not self.states:
+            self.states.append(parameters(pl_module))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.states.append(parameters(pl_module))
+        self.records.append(pl_module.record)
+
+    @property
+    def changes(self):
+        """For every step the peer's roles that it changed, and `base` if it changed anything else."""
+        return [
+            {owner(name) for name, value in after.items() if not torch.equal(before[name], value)}
+            for before, after in zip(self.states, self.states[1:], strict=False)
+        ]
+
+
+def parameters(module):
+    return {n: p.detach().clone() for n, p in module.named_parameters()}
+
+
+def owner(name):
+    return next((f"{s}_{r}" for s in ("ann", "ben") for r in ROLES if f".{s}_{r}." in name), "base")
+
+
+def final_state(module):
+    """All that a checkpoint holds of the module, flattened."""
+    kept = {}
+    module.on_save_checkpoint(kept)
+    return kept["opcod"]
+
+
+def assert_same(one, other):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+# ---- who changes
+
+
+def test_a_step_changes_the_tutees_student_and_self_teacher_alone(tiny_folder, tmp_path):
+    watch = Watch()
+    fit(module_of(tiny_folder), tmp_path, watch)
+    ann, ben = {"ann_student", "ann_teacher"}, {"ben_student", "ben_teacher"}
+    assert watch.changes == [ann, ann, ben, ben]
+    assert [(r.tutee, r.tutor) for r in watch.records] == [("ann", "ben")] * 2 + [("ben", "ann")] * 2
+
+
+def test_the_self_teacher_moves_by_its_rate_towards_the_updated_student(tiny_folder, tmp_path):
+    watch = Watch()
+    fit(module_of(tiny_folder), tmp_path, watch)
+    before, after = watch.states[0], watch.states[1]
+    for name in after:
+        if owner(name) == "ann_teacher":
+            student = after[name.replace("ann_teacher", "ann_student")]
+            assert torch.allclose(after[name], 0.95 * before[name] + 0.05 * student, atol=1e-7)
+
+
+def test_without_a_learning_rate_nothing_changes(tiny_folder, tmp_path):
+    watch = Watch()
+    fit(module_of(tiny_folder, optimization=Optimization(lr=0.0)), tmp_path, watch)
+    assert watch.changes == [set()] * 4
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("opcod.optimization.nn.utils.clip_grad_norm_", lambda *_: torch.tensor(math.nan))
+    watch = Watch()
+    module = fit(module_of(tiny_folder), tmp_path, watch)
+    assert watch.changes == [set()] * 4
+    assert {name: guard.skipped for name, guard in module.guards.items()} == {"ann": 2, "ben": 2}
+
+
+@pytest.mark.parametrize(("tutor", "copied"), [("round_start", False), ("latest", True)])
+def test_the_second_phase_gets_the_tutor_of_its_setting(tutor, copied, tiny_folder, tmp_path):
+    watch = Watch()
+    fit(module_of(tiny_folder, tutor=tutor), tmp_path, watch)
+    first, last = watch.states[0], watch.states[-1]
+    names = [n for n in first if owner(n) == "ann_tutor"]
+    for name in names:  # ann tutors ben, after its own phase
+        trained = last[name.replace("ann_tutor", "ann_student")]
+        assert torch.equal(last[name], trained if copied else first[name])
+
+
+# ---- who speaks
+
+
+def test_a_silent_tutor_writes_nothing_and_costs_no_pass(tiny_folder, tmp_path):
+    watch = Watch()
+    fit(module_of(tiny_folder, gate=Gate("never")), tmp_path, watch)
+    assert all(f.raw is None for r in watch.records for group in r.feedbacks for f in group)
+    assert all(r.contexts == [] for r in watch.records)  # nor is there a right answer of a random model's
+    assert watch.changes == [set()] * 4
+
+
+def test_anchored_feedback_of_a_random_model_is_asked_for_and_dropped(tiny_folder, tmp_path):
+    watch = Watch()
+    fit(module_of(tiny_folder, anchored=True), tmp_path, watch)
+    given = [f for r in watch.records for group in r.feedbacks for f in group]
+    assert len(given) == 4 * 2 * 2  # steps, questions, samples
+    assert all(f.raw is not None and f.text is None for f in given)
+    assert {f.outcome for f in given} <= {Outcome.NO_CONCEPT_TAG, Outcome.FB_NONE}
+
+
+def test_one_student_alone_is_sdpo(tiny_folder, tmp_path):
+    watch = Watch()
+    fit(module_of(tiny_folder, [ANN], gate=Gate("never")), tmp_path, watch)
+    assert [(r.tutee, r.tutor) for r in watch.records] == [("ann", "")] * 4
+
+
+def test_peers_over_two_bases_and_tokenizers_tutor_each_other(tiny_folder, tmp_path):
+    other = build_folder(tmp_path / "other", hidden=48, layers=1, vocab=500, seed=3)
+    ben = Student("ben", "chemistry", base=BaseModel(str(other), quantization="none", dtype="float32"))
+    watch = Watch()
+    module = fit(module_of(tiny_folder, [ANN, ben]), tmp_path, watch)
+    assert len(module.bases) == 2
+    assert watch.changes == [{"ann_student", "ann_teacher"}] * 2 + [{"ben_student", "ben_teacher"}] * 2
+    assert all(c.feedback for r in watch.records for c in r.contexts)
+
+
+def test_a_shared_base_teaches_what_two_equal_bases_do(tiny_folder, tmp_path):
+    shared = fit(module_of(tiny_folder), tmp_path / "one")
+    twin = BaseModel(str(tiny_folder), revision="twin", quantization="none", dtype="float32")
+    apart = fit(module_of(tiny_folder, [ANN, Student("ben", "chemistry", base=twin)]), tmp_path / "two")
+    assert (len(shared.bases), len(apart.bases)) == (1, 2)
+    assert_same(final_state(shared)["peers"], final_state(apart)["peers"])
+
+
+# ---- a resumed run is the same run
+
+
+@pytest.mark.parametrize("checkpoint", ["round=0-step=1.ckpt", "round=0-step=3.ckpt", "round=1.ckpt"])
+def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(checkpoint, tiny_folder, tmp_path):
+    def callbacks():
+        return RoundCheckpoint(every_n_steps=1, keep=99), SampleTable(), OutcomeTable()
+
+    whole = fit(module_of(tiny_folder), tmp_path / "whole", *callbacks(), rounds=2)
+    # The run that dies leaves its folder behind: samples that were written after the checkpoint are written again.
+    fit(module_of(tiny_folder), tmp_path / "died", *callbacks(), rounds=1)
+    stopped = tmp_path / "died" / "checkpoints" / checkpoint
+    resumed = fit(module_of(tiny_folder), tmp_path / "died", *callbacks(), rounds=2, ckpt_path=stopped)
+
+    assert_same(final_state(resumed), final_state(whole))
+    last = [torch.load(tmp_path / f / "checkpoints" / "last.ckpt", weights_only=True) for f in ("whole", "died")]
+    for part in ("opcod", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+        assert_same(last[0][part], last[1][part])
+    rows = [(tmp_path / f / "samples.jsonl").read_text().splitlines() for f in ("whole", "died")]
+    assert len(rows[0]) == 2 * 4 * 4  # rounds, steps, attempts of a step
+    assert rows[0] == rows[1]
+    outcomes = [json.loads((tmp_path / f / "outcome.json").read_text()) for f in ("whole", "died")]
+    assert outcomes[0] == outcomes[1]
+
+
+def test_another_seed_is_another_run(tiny_folder, tmp_path):
+    one = fit(module_of(tiny_folder, seed=0), tmp_path / "0")
+    other = fit(module_of(tiny_folder, seed=1), tmp_path / "1", seed=1)
+    some = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    states = [final_state(m)["peers"]["ann"]["student"][some] for m in (one, other)]
+    assert not torch.equal(*states)
+
+
+# ---- what a run leaves behind
+
+
+def test_every_step_logs_its_figures(tiny_folder, tmp_path):
+    watch = Watch()
+    fit(module_of(tiny_folder), tmp_path, watch)
+    figures = watch.records[0].figures
+    assert (figures["round"], figures["phase"], figures["phase_step"]) == (0, 0, 0)
+    assert figures["train/ann/distilled"] == 1
+    assert figures["train/ann/feedback_kept"] == 1
+    assert figures["train/ann/divergence"] > 0
+    assert figures["train/ann/gradient_norm"] > 0
+    assert {n for n in figures if n.startswith("seconds/")} == {
+        f"seconds/{part}" for part in ("rollout", "feedback", "match", "update")
+    }
+    assert figures["tokens_per_second/feedback"] > 0
+
+
+def test_the_first_and_last_validation_can_stand_for_the_test(tiny_folder, tmp_path):
+    fit(module_of(tiny_folder), tmp_path, OutcomeTable(test=False))
+    assert json.loads((tmp_path / "outcome.json").read_text())["questions"] == "validation"
+
+
+def test_a_dead_run_says_what_to_do(tiny_folder, tmp_path):
+    with pytest.warns(UserWarning, match="take easier questions or more samples"):
+        fit(module_of(tiny_folder), tmp_path, steps=1)
