@@ -29,6 +29,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from opcod.attention import GROUPED
+
 BUNDLED = "bundled"
 BUNDLED_NAME = "SmolLM2-135M-Instruct"
 _BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -56,7 +58,7 @@ class BaseModel:
         packed: Whether NF4 weights stay packed in memory. `auto` packs on CUDA; on a CPU, which has to
             unpack every layer for every forward pass, it holds the same 4-bit values unpacked in `dtype`.
         attention: transformers' `attn_implementation`, such as `sdpa`, `eager` or `flash_attention_2`; `auto` is
-            `sdpa` on an accelerator and `eager` on a CPU, where its backward pass is faster on short sequences.
+            `sdpa` on an accelerator and opcod's own `opcod_grouped` on a CPU.
         chat_template: File with a Jinja chat template, for a base model that has none.
     """
 
@@ -204,7 +206,7 @@ def _load_tokenizer(base: BaseModel, source: str) -> PreTrainedTokenizerBase:
 
 
 def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    automatic = "eager" if device.type == "cpu" else "sdpa"
+    automatic = GROUPED if device.type == "cpu" else "sdpa"
     attention = automatic if base.attention == "auto" else base.attention
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention, "device_map": {"": device}}
     if base.quantization == "nf4":

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from opcod.attention import GROUPED, grouped_attention
+
+IDS = torch.randint(0, 50, (3, 9), generator=torch.Generator().manual_seed(0))
+LEFT_PADDED = torch.tensor([[1] * 9, [0] * 2 + [1] * 7, [0] * 5 + [1] * 4])
+
+
+def llama(attention, kv_heads):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        intermediate_size=48,
+        vocab_size=50,
+        initializer_range=0.3,
+        attn_implementation=attention,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def outcome(attention, kv_heads, mask):
+    """Logits of what is not padding, and the gradient of their squares' sum."""
+    model = llama(attention, kv_heads)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = model(input_ids=IDS, attention_mask=mask, position_ids=positions).logits[mask.bool()]
+    logits.square().sum().backward()
+    return logits.detach(), model.model.layers[0].self_attn.k_proj.weight.grad
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("mask", [torch.ones_like(IDS), LEFT_PADDED], ids=["whole", "padded"])
+def test_it_equals_sdpa_in_value_and_gradient(kv_heads, mask):
+    for ours, theirs in zip(outcome(GROUPED, kv_heads, mask), outcome("sdpa", kv_heads, mask), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+
+
+def test_decoding_with_a_cache_equals_one_pass():
+    model = llama(GROUPED, 2)
+    with torch.no_grad():
+        whole = model(input_ids=IDS).logits
+        past = model(input_ids=IDS[:, :5], use_cache=True).past_key_values
+        for t in range(5, 9):
+            step = model(input_ids=IDS[:, t : t + 1], past_key_values=past, use_cache=True).logits
+            assert torch.allclose(step[:, 0], whole[:, t], atol=1e-5)
+
+
+def test_it_is_softmax_attention():
+    # By hand: scores 0 and ln 3 give weights 1/4 and 3/4, so the values 0 and 8 average to 6.
+    key = torch.tensor([[[[0.0], [1.0]]]])
+    out, _ = grouped_attention(None, torch.tensor([[[[3.0]]]]).log(), key, 8 * key, None, scaling=1.0)
+    assert out.item() == pytest.approx(6.0)
+
+
+def test_a_soft_cap_bends_the_scores():
+    # Scores 0 and atanh(1/2) with a cap of 1: the second becomes 1/2; its weight is 1 / (1 + exp(-1/2)) = 0.62246.
+    key = torch.tensor([[[[0.0], [1.0]]]])
+    query = torch.tensor([[[[0.5]]]]).atanh()
+    out, _ = grouped_attention(None, query, key, key, None, scaling=1.0, softcap=1.0)
+    assert out.item() == pytest.approx(0.62246, abs=1e-5)
+
+
+def test_sinks_are_refused():
+    one = torch.zeros(1, 1, 1, 1)
+    with pytest.raises(ValueError, match="set the base model's `attention` to `sdpa`"):
+        grouped_attention(None, one, one, one, None, s_aux=torch.zeros(1))
