@@ -1,4 +1,4 @@
-"""A model of about a million parameters, taught from scratch to read a few kinds of question half well."""
+"""A model of less than a million parameters, taught from scratch to read two kinds of question half well."""
 
 import random
 from pathlib import Path
@@ -11,12 +11,10 @@ from opcod.chat import Chat
 from opcod.codistillation import CoDistillation, Student
 from opcod.contexts import ContextSettings
 from opcod.data.datamodule import LessonData, QuestionData
-from opcod.data.lessons import LessonMix, lessons
+from opcod.data.lessons import Lesson, LessonMix, lessons
 from opcod.data.sources import GeneratedScience
 from opcod.evaluation import Table
 from opcod.export import write_adapter
-from opcod.gate import Gate
-from opcod.matching import Matching
 from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.peers import Lora
@@ -25,8 +23,9 @@ from opcod.specialist import Specialist
 from tiny import build_folder, load_tiny
 
 DOMAINS = ["physics", "materials"]
-FAMILIES = {"physics": ["net_force"], "materials": ["doping_type", "bond_type"]}
+FAMILIES = {"physics": ["net_force"], "materials": ["heat_treatment"]}
 LORA = Lora(rank=8, alpha=16)
+MIX = LessonMix(context=0.3, tutor=0.15)
 
 
 def source() -> GeneratedScience:
@@ -34,34 +33,40 @@ def source() -> GeneratedScience:
     return GeneratedScience(DOMAINS, levels=[1], train=100, families=FAMILIES)
 
 
+def all_lessons(seed: int, repeats: int = 8) -> list[Lesson]:
+    """Lessons of both domains, every question `repeats` times, each time perhaps as another kind."""
+    made = []
+    for domain in DOMAINS:
+        worked = source().worked(domain, 100, seed=seed)
+        for repeat in range(repeats):
+            made += lessons(worked, MIX, home=domain, peers=DOMAINS, seed=repeats * seed + repeat)
+    return made
+
+
 def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 3e-3) -> Path:
-    """Write a model trained from scratch on lessons of both domains to `folder`."""
-    build_folder(
-        folder, hidden=128, layers=4, heads=4, kv_heads=2, intermediate=384, vocab=1200, spread=0.02, seed=seed
-    )
+    """Write a model that was trained from scratch on lessons of both domains to `folder`."""
+    taught = all_lessons(seed)
+    texts = [m["content"] for x in taught for m in x.messages] + [x.response for x in taught]
+    shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 700, "spread": 0.02}
+    build_folder(folder, **shape, seed=seed, texts=texts)
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
     model = loaded.model.train().requires_grad_(True)
-    pairs = []
-    for domain in DOMAINS:
-        worked = source().worked(domain, 100, seed=seed)
-        for repeat in range(6):
-            mix = LessonMix(context=0.3, tutor=0.2)
-            made = lessons(worked, mix, home=domain, peers=DOMAINS, seed=100 * seed + repeat)
-            pairs += [(chat.prompt(x.messages), chat.response(x.response)) for x in made]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    pairs = [(chat.prompt(x.messages), chat.response(x.response)) for x in taught]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     rng = random.Random(seed)
     for _ in range(steps):
         rows = rng.sample(pairs, batch)
-        longest = max(len(p) + len(r) for p, r in rows)
+        longest = max(len(prompt) + len(response) for prompt, response in rows)
         ids = torch.zeros(batch, longest, dtype=torch.long)
         targets = torch.full((batch, longest), -100)
         for i, (prompt, response) in enumerate(rows):
             ids[i, : len(prompt) + len(response)] = torch.tensor(prompt + response)
             targets[i, len(prompt) : len(prompt) + len(response)] = torch.tensor(response)
-        logits = model(input_ids=ids, use_cache=False).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
+        answered = targets[:, 1:] != -100
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][answered]
+        loss = F.cross_entropy(model.lm_head(hidden), targets[:, 1:][answered])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -71,7 +76,7 @@ def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 
     return folder
 
 
-def specialist(base: Path, folder: Path, *, home: str, seed: int, lessons: int = 256, lr: float = 1e-3) -> Path:
+def specialist(base: Path, folder: Path, *, home: str, seed: int, epochs: int, lr: float = 2e-3) -> Path:
     """Teach an adapter over `base` its home domain, as `opcod specialise` does, and write it to `folder`."""
     module = Specialist(
         base=_base(base),
@@ -81,43 +86,46 @@ def specialist(base: Path, folder: Path, *, home: str, seed: int, lessons: int =
         evaluation=_evaluation(),
         seed=seed,
     )
-    data = LessonData(source(), home, DOMAINS, home_lessons=100, other_lessons=0, validation=4, seed=seed)
-    _trainer(epochs=max(1, lessons // 100), validate=False).fit(module, datamodule=data)
+    data = LessonData(source(), home, DOMAINS, home_lessons=100, other_lessons=20, mix=MIX, validation=4, seed=seed)
+    _trainer(epochs=epochs, limit_val_batches=0).fit(module, datamodule=data)
     write_adapter(folder, module.state(), LORA, base=str(base))
     return folder
 
 
 def codistil(
-    base: Path, adapters: dict[str, Path], *, seed: int, rounds: int, steps: int, lr: float
-) -> tuple[Table, Table]:
-    """A whole run of the method; returns the test scores before and after it."""
-    students = [Student(f"{domain}_student", domain, str(adapters[domain])) for domain in DOMAINS]
+    base: Path, adapters: dict[str, Path], *, seed: int, rounds: int, steps: int, lr: float, samples: int = 8
+) -> tuple[Table, Table, list]:
+    """A whole run of the method; returns the test scores before and after it, and the record of every step."""
     module = CoDistillation(
-        students,
+        [Student(f"{domain}_student", domain, str(adapters[domain])) for domain in DOMAINS],
         base=_base(base),
         lora=LORA,
         samples=4,
         rollout=Sampling(max_new_tokens=90),
-        feedback=Sampling(max_new_tokens=70),
-        gate=Gate(),
-        context=ContextSettings(limit=1024),
-        matching=Matching(),
-        optimization=Optimization(lr=lr, warmup=2),
-        evaluation_samples=4,
+        feedback=Sampling(max_new_tokens=90),
+        context=ContextSettings(limit=512),
+        optimization=Optimization(lr=lr, warmup=0),
+        evaluation_samples=samples,
         evaluation=_evaluation(),
         seed=seed,
     )
-    data = QuestionData(source(), batch_size=8, steps=steps, validation=8, test=24, evaluation_batch_size=32, seed=seed)
-    outcome = _Scores()
-    _trainer(epochs=rounds, validate=True, callbacks=[outcome]).fit(module, datamodule=data)
-    return outcome.before, outcome.after
+    data = QuestionData(
+        source(), batch_size=8, steps=steps, validation=12, test=24, evaluation_batch_size=32, seed=seed
+    )
+    watch = _Watch()
+    _trainer(epochs=rounds, callbacks=[watch]).fit(module, datamodule=data)
+    return watch.before, watch.after, watch.records
 
 
-class _Scores(L.Callback):
-    """The test scores before and after training."""
+class _Watch(L.Callback):
+    """The test scores before and after training, and all steps' records."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.records: list = []
         self.before = self._score(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        self.records.append(pl_module.record)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.after = self._score(trainer, pl_module)
@@ -133,18 +141,17 @@ def _base(folder: Path) -> BaseModel:
 
 
 def _evaluation() -> Sampling:
-    return Sampling(temperature=0.6, top_p=0.95, max_new_tokens=90, batch_size=128)
+    return Sampling(temperature=0.6, top_p=0.95, max_new_tokens=90, batch_size=256)
 
 
-def _trainer(*, epochs: int, validate: bool, callbacks: list[L.Callback] | None = None) -> L.Trainer:
+def _trainer(*, epochs: int, **settings: object) -> L.Trainer:
     return L.Trainer(
         max_epochs=epochs,
-        limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         accelerator="cpu",
-        callbacks=callbacks,
+        **settings,
     )

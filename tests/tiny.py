@@ -1,5 +1,6 @@
 """Tiny real models for tests: a Llama with random weights, its own tokenizer and a ChatML template."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -30,8 +31,8 @@ def science_texts(count: int = 20) -> list[str]:
     return contents + [w.question.solution or "" for w in worked]
 
 
-def build_tokenizer(vocab: int = 600) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `vocab` tokens, trained on generated questions."""
+def build_tokenizer(vocab: int = 600, texts: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `vocab` tokens, trained on `texts`, by default generated questions."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -41,7 +42,7 @@ def build_tokenizer(vocab: int = 600) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(science_texts(), trainer)
+    tokenizer.train_from_iterator(science_texts() if texts is None else texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -64,6 +65,7 @@ def build_folder(
     context: int = 2048,
     spread: float = 0.2,
     seed: int = 0,
+    texts: Iterable[str] | None = None,
 ) -> Path:
     """Write a random Llama with its tokenizer to `folder`, as `save_pretrained` does.
 
@@ -78,8 +80,9 @@ def build_folder(
         context: Most positions.
         spread: Standard deviation of the weights; 0.02 trains well, a larger one gives peaked distributions.
         seed: Of the weights.
+        texts: What the tokenizer is trained on.
     """
-    tokenizer = build_tokenizer(vocab)
+    tokenizer = build_tokenizer(vocab, texts)
     config = LlamaConfig(
         hidden_size=hidden,
         num_hidden_layers=layers,

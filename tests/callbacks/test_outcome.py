@@ -99,6 +99,17 @@ def test_a_resumed_run_remembers_the_initial_scores(tmp_path):
     assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
 
 
+def test_a_run_resumed_after_its_last_round_still_tells_its_outcome(tmp_path, capsys):
+    run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1)
+    (tmp_path / "outcome.json").unlink()  # it died while the final scores were taken
+    capsys.readouterr()
+    resumed = run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1, ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert (resumed.steps, resumed.tested) == ([], 1)
+    assert "improvement is mutual" in capsys.readouterr().out
+    written = json.loads((tmp_path / "outcome.json").read_text())
+    assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
+
+
 def test_a_checkpoint_without_initial_scores_gets_no_outcome(tmp_path, capsys):
     run(tmp_path, RoundCheckpoint(), rounds=1)
     resumed = run(tmp_path, OutcomeTable(), rounds=2, ckpt_path=tmp_path / "checkpoints/last.ckpt")

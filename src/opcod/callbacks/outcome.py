@@ -92,12 +92,15 @@ class OutcomeTable(Callback):
         """Which set is scored."""
         return "test" if self.test else "validation"
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score the students as they are at first; a resumed run remembers it."""
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin a run, perhaps one that was stopped."""
         self.final = None
         self._resumed = trainer.ckpt_path is not None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score the students as they are at first; a resumed run remembers it."""
         if self.test and self.initial is None and not self._resumed:
-            self.initial = self._tested(trainer, pl_module, "before the first round")
+            self.initial = self._tested(trainer, pl_module, "before the first")
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -106,34 +109,32 @@ class OutcomeTable(Callback):
         if not self.test and self.initial is None and not self._resumed:
             self.initial = self._validated(pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score them as they are now, and write both down."""
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score them as they are now, write both down and print the outcome.
+
+        Not reached when the run ended by an error; reached when it was resumed after its last round.
+        """
         if self.initial is None:
+            if self._resumed:
+                trainer.print("No outcome: the checkpoint that was resumed holds no initial scores to compare with.")
             return
         self.final = self._tested(trainer, pl_module, "after the last") if self.test else self._validated(pl_module)
-        if trainer.is_global_zero:
-            path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path) as unfinished:
-                unfinished.write_text(outcome_json(RunOutcome(self.questions, self.initial, self.final)), "utf-8")
-
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the outcome; not reached when the run ended by an error."""
         if not trainer.is_global_zero:
             return
-        if self.initial is not None and self.final is not None:
-            outcome = RunOutcome(self.questions, self.initial, self.final)
-            console = Console()
-            console.print(outcome_table(outcome))
-            for line in outcome_lines(outcome):
-                console.print(line, soft_wrap=True, markup=False, highlight=False)
-        elif self._resumed and self.initial is None:
-            print("No outcome: the run was resumed from a checkpoint that holds no initial scores to compare with.")
+        outcome = RunOutcome(self.questions, self.initial, self.final)
+        path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as unfinished:
+            unfinished.write_text(outcome_json(outcome), "utf-8")
+        console = Console()
+        console.print(outcome_table(outcome))
+        for line in outcome_lines(outcome):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def _tested(self, trainer: L.Trainer, pl_module: L.LightningModule, when: str) -> Table:
         if not isinstance(pl_module, Testable):
             raise ValueError(f"{type(pl_module).__name__} has no test scores: take OutcomeTable out of the callbacks")
-        trainer.print(f"scoring the test questions {when}")
+        trainer.print(f"scoring the test questions {when} round")
         batches = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
         return pl_module.score(batches, pl_module.test_board)
 
