@@ -56,9 +56,9 @@ def test_a_shown_command_is_accepted(command):
 
 def test_the_readme_shows_commands_that_exist():
     shown = in_readme()
-    assert {command[0] for command in shown} == {"fit", "test", "predict", "specialise", "export"}
+    assert {command[0] for command in shown} == {"fit", "validate", "test", "predict", "specialise", "export"}
     for command in shown:
-        if not any("runs/" in argument for argument in command) and command[0] == "fit":
+        if not any("runs/" in argument for argument in command) and command[0] in ("fit", "validate"):
             assert isinstance(Built(command).model, CoDistillation)
 
 
