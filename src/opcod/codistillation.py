@@ -6,7 +6,7 @@ Only conducts: what each step computes stands in the rooms it is imported from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import lightning as L
@@ -17,6 +17,7 @@ from torch import nn
 
 from opcod.attempts import Attempt, Key, attempt, check_length
 from opcod.chat import Chat
+from opcod.checkpoint import KEY, pack, unpack
 from opcod.contexts import ContextSettings, build_contexts
 from opcod.data.datamodule import QuestionData, StepBatch
 from opcod.data.questions import Question
@@ -25,7 +26,7 @@ from opcod.feedback import Feedback, judge, tutor_messages
 from opcod.gate import Gate, cognizance_gaps
 from opcod.matching import Match, Matching, match
 from opcod.metrics import FeedbackOutcomes
-from opcod.models import BaseModel, ModelError, load_base
+from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, Peer, SharedBase
 from opcod.prompts import student_messages
@@ -427,13 +428,8 @@ class CoDistillation(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep adapters and the gate's state, and name the bases instead of holding them."""
         checkpoint["state_dict"] = {}
-        checkpoint["opcod"] = {
-            "lora": asdict(self.lora),
-            "models": {s.name: asdict(s.base or self.base) for s in self.students},
-            "bases": {p.name: p.base.loaded.identity for p in self.peers},
-            "peers": {
-                p.name: {role: {k: v.cpu() for k, v in s.items()} for role, s in p.state().items()} for p in self.peers
-            },
+        models = {s.name: s.base or self.base for s in self.students}
+        checkpoint[KEY] = pack(self.peers, lora=self.lora, models=models) | {
             "score_table": self.score_table,
             "scored_rounds": self.scored_rounds,
             "guards": {name: (guard.skipped, guard.in_a_row) for name, guard in self.guards.items()},
@@ -446,21 +442,8 @@ class CoDistillation(L.LightningModule):
             ModelError: If it is no checkpoint of these students, or of another base.
         """
         self.configure_model()
-        kept = checkpoint.get("opcod")
-        names = [p.name for p in self.peers]
-        if kept is None or sorted(kept["peers"]) != sorted(names):
-            raise ModelError(
-                f"the checkpoint holds the students {sorted(kept['peers']) if kept else 'of another program'}, "
-                f"the run has {names}: resume with the config the run was started with"
-            )
-        for peer in self.peers:
-            mine, theirs = peer.base.loaded.identity, kept["bases"][peer.name]
-            if mine != theirs:
-                raise ModelError(
-                    f"the checkpoint of {peer.name} was made over the base {theirs}, the run has {mine}: resume with "
-                    "the same base model, revision and quantization"
-                )
-            peer.load_state(kept["peers"][peer.name])
+        kept: dict[str, Any] = checkpoint.get(KEY, {})
+        unpack(kept, self.peers)
         self.score_table, self.scored_rounds = kept["score_table"], kept["scored_rounds"]
         for name, (skipped, in_a_row) in kept["guards"].items():
             self.guards[name].skipped, self.guards[name].in_a_row = skipped, in_a_row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from opcod import __version__
+from opcod.checkpoint import load_checkpoint, read_checkpoint
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import LessonData, QuestionData
 from opcod.export import write_adapter, write_folder
@@ -154,17 +154,21 @@ class Specialise(Command):
 
 def specialise(arguments: Sequence[str]) -> None:
     """Fine-tune one student on worked solutions and write its adapter with a model card."""
+    commit = _commit()
     command = Specialise(arguments)
     model, data, trainer, config = command.model, command.datamodule, command.trainer, command.config
     trainer.fit(model, data, ckpt_path=config.ckpt_path, weights_only=True)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    card = model_card(model, data, scores, command=f"opcod specialise {shlex.join(arguments)}", dtype=config.dtype)
+    command_line = f"opcod specialise {shlex.join(arguments)}"
+    card = model_card(model, data, scores, command=command_line, commit=commit, dtype=config.dtype)
     output, dtype = Path(config.output), getattr(torch, config.dtype)
     write_adapter(output, model.state(), model.lora, base=model.base.model, dtype=dtype, card=card)
     print(f"The adapter of the {data.home} specialist is in {output}.")
 
 
-def model_card(model: Specialist, data: LessonData, scores: Mapping[str, float], *, command: str, dtype: str) -> str:
+def model_card(
+    model: Specialist, data: LessonData, scores: Mapping[str, float], *, command: str, commit: str, dtype: str
+) -> str:
     """A specialist's README: how it was made and how it scores.
 
     Args:
@@ -172,6 +176,7 @@ def model_card(model: Specialist, data: LessonData, scores: Mapping[str, float],
         data: What it was taught.
         scores: Figures as the specialist logs them; none where it was not validated.
         command: That made it.
+        commit: Of the code that made it.
         dtype: Numbers it is stored in.
     """
     rows = []
@@ -191,7 +196,7 @@ A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over 
 - command: `{command}`
 - started from: {start}
 - seed: {model.seed}
-- commit: {_commit()}
+- commit: {commit}
 - lessons: {data.home_lessons} of {data.home}, {data.other_lessons} of each of the other domains
 
 avg@{model.samples} on {data.validation} validation questions a domain, sampled at temperature \
@@ -272,41 +277,6 @@ def _write_merged(folder: Path, state: State, lora: Lora, base: BaseModel, dtype
     shared.loaded.tokenizer.save_pretrained(folder)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `CoDistillation` keeps in a checkpoint; tensors stay on disk until they are used.
-
-    Raises:
-        ModelError: If there is none, or the file holds anything but tensors and plain values.
-    """
-    checkpoint = load_checkpoint(path)
-    kept = checkpoint.get("opcod")
-    if not isinstance(kept, dict) or not {"peers", "lora", "models"} <= kept.keys():
-        raise ModelError(f"{path} is no checkpoint of a co-distillation: give one that `opcod fit` wrote")
-    return kept
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of Lightning's, nothing in it unpickled but tensors and plain values.
-
-    Raises:
-        ModelError: If there is none.
-    """
-    if not path.is_file():
-        raise ModelError(f"there is no checkpoint {path}: give the path of a file that `opcod fit` wrote, *.ckpt")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} was not loaded: it holds more than tensors and plain values, which could run code, or is no "
-            "checkpoint at all. Give a file that `opcod` wrote."
-        ) from error
-    except (RuntimeError, ValueError, EOFError) as error:
-        raise ModelError(f"{path} is no checkpoint, or a broken one: {_first_line(error)}") from error
-    if not isinstance(checkpoint, dict):
-        raise ModelError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
-    return checkpoint
-
-
 def check_output(folder: Path, *, marker: str) -> None:
     """Refuse to replace a folder that we did not write.
 
@@ -322,7 +292,3 @@ def check_output(folder: Path, *, marker: str) -> None:
     ours = folder.is_dir() and (folder / marker).is_file() and all(p.is_file() for p in folder.iterdir())
     if not (ours or (folder.is_dir() and not any(folder.iterdir()))):
         raise ModelError(f"{folder} exists and holds something else than an earlier {marker}: choose another folder")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

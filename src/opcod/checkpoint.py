@@ -1,0 +1,97 @@
+"""What a checkpoint of a co-distillation holds: adapters and training state, and the names of the bases under them.
+
+Nothing in a checkpoint is unpickled but tensors and plain values.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opcod.models import BaseModel, ModelError
+from opcod.peers import Lora, Peer
+
+KEY = "opcod"
+"""Where our part stands in Lightning's checkpoint."""
+
+
+def pack(peers: Sequence[Peer], *, lora: Lora, models: Mapping[str, BaseModel]) -> dict[str, Any]:
+    """The adapters of all peers in all roles, on the CPU, and what they lie over.
+
+    Args:
+        peers: The students.
+        lora: Shape of the adapters.
+        models: Student -> its base model, as it was asked for.
+    """
+    return {
+        "lora": asdict(lora),
+        "models": {name: asdict(model) for name, model in models.items()},
+        "bases": {p.name: p.base.loaded.identity for p in peers},
+        "peers": {p.name: {role: {k: v.cpu() for k, v in s.items()} for role, s in p.state().items()} for p in peers},
+    }
+
+
+def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
+    """Restore the adapters that `pack` kept.
+
+    Raises:
+        ModelError: If they are of other students, or of another base.
+    """
+    names = [p.name for p in peers]
+    if not kept or sorted(kept["peers"]) != sorted(names):
+        raise ModelError(
+            f"the checkpoint holds the students {sorted(kept['peers']) if kept else 'of another program'}, "
+            f"the run has {names}: resume with the config the run was started with"
+        )
+    for peer in peers:
+        mine, theirs = peer.base.loaded.identity, kept["bases"][peer.name]
+        if mine != theirs:
+            raise ModelError(
+                f"the checkpoint of {peer.name} was made over the base {theirs}, the run has {mine}: resume with "
+                "the same base model, revision and quantization"
+            )
+        peer.load_state(kept["peers"][peer.name])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `CoDistillation` keeps in a checkpoint; tensors stay on disk until they are used.
+
+    Raises:
+        ModelError: If there is none, or the file holds anything but tensors and plain values.
+    """
+    checkpoint = load_checkpoint(path)
+    kept = checkpoint.get(KEY)
+    if not isinstance(kept, dict) or not {"peers", "lora", "models"} <= kept.keys():
+        raise ModelError(f"{path} is no checkpoint of a co-distillation: give one that `opcod fit` wrote")
+    return kept
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of Lightning's, nothing in it unpickled but tensors and plain values.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no checkpoint {path}: give the path of a file that `opcod fit` wrote, *.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} was not loaded: it holds more than tensors and plain values, which could run code, or is no "
+            "checkpoint at all. Give a file that `opcod` wrote."
+        ) from error
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise ModelError(f"{path} is no checkpoint, or a broken one: {_first_line(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise ModelError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
