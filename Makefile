@@ -24,8 +24,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -c 'from opcod.models import bundled_folder; print("the default model is in", bundled_folder())'
 	touch $(READY)
 
-demo: $(READY) ## co-distil a physicist and a chemist, in minutes on two cores
-	$(BIN)/opcod fit -c configs/base.yaml -c configs/pair-physics-chemistry.yaml -c configs/size-demo.yaml
+demo: $(READY) ## co-distil a materials scientist and a physicist, in minutes on two cores
+	$(BIN)/opcod fit -c configs/base.yaml -c configs/pair-materials-physics.yaml -c configs/size-demo.yaml
 
 test: lint types ## lint, types and the quick tests; no network, no GPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow'
