@@ -15,6 +15,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from opcod.attention import GROUPED
 from opcod.export import write_adapter
 from opcod.models import LoadedBase, ModelError
 from opcod.peers import ADAPTER_FILE, Lora, Peer, SharedBase, read_adapter
@@ -98,7 +99,7 @@ def of_family(name):
 
 def test_a_fresh_adapter_computes_exactly_what_the_base_does(tiny_folder, base):
     base.add_adapter("fresh", seed=3)
-    plain = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32, attn_implementation="sdpa")
+    plain = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32, attn_implementation=GROUPED)
     with torch.no_grad():
         expected = plain(IDS).logits[0]
     assert torch.equal(logits(base, "fresh"), expected)
@@ -273,7 +274,7 @@ def test_an_exported_adapter_gives_the_same_logits_in_plain_peft(tiny_folder, ba
     ann = peer(base)
     folder = tmp_path / "adapter"
     write_adapter(folder, ann.state()["student"], LORA, base=str(tiny_folder), card="# ann")
-    plain = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32, attn_implementation="sdpa")
+    plain = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32, attn_implementation=GROUPED)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # as peft warns of tensors that it misses
         loaded = PeftModel.from_pretrained(plain, folder)
