@@ -110,7 +110,10 @@ class Specialist(L.LightningModule):
         """One update on a batch of lessons."""
         assert self.model is not None
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        sequences = [Scored(self.chat.prompt(x.messages), self.chat.response(x.response)) for x in batch]
+        sequences = [
+            Scored((*self.chat.prompt(x.messages), *self.chat.tokenize(x.begun)), self.chat.response(x.response))
+            for x in batch
+        ]
         total = sum(len(s.response) for s in sequences)
         loss = 0.0
         for rows in token_batches([s.length for s in sequences], self.micro_batch_tokens):

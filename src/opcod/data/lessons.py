@@ -24,12 +24,14 @@ class Lesson:
         response: The text to be written.
         domain: Of its question.
         kind: `solve`, `context` or `tutor`.
+        begun: What stands before the text as the response's beginning, and is not learned.
     """
 
     messages: list[Message]
     response: str
     domain: str
     kind: str
+    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,28 @@ def solve(question: Question) -> Lesson:
 
 
 def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
-    """To answer a question shown s, f or both, f being on a right or a wrong response."""
+    """To answer a question shown s, f or both.
+
+    f is on a right or a wrong response. s is right by its letter, as in co-distillation: one time in four, by luck.
+    Where the response that f is on has a slip, the answer goes on from there every other time, so that a
+    self-teacher learns to mend a response rather than to tick what does not follow from it.
+    """
+    attempts = [worked.right, *worked.wrong, *([worked.lucky] if worked.lucky else [])]
+    attempt = rng.choice(attempts)
     shown = rng.choice(("solution", "feedback", "both")) if worked.wrong else "solution"
-    attempt = rng.choice((worked.right, *worked.wrong))
     feedback = judge(attempt.feedback, worked.question, anchored=True).text if shown != "solution" else None
-    solution = worked.right.response if shown != "feedback" else None
+    solved = worked.lucky if worked.lucky and rng.random() < 1 / 4 else worked.right
+    solution = solved.response if shown != "feedback" else None
     messages = teacher_messages(worked.question, solution, feedback)
+    if attempt.begun and rng.random() < 1 / 2:
+        return Lesson(messages, attempt.mended, worked.question.domain, "context", attempt.begun)
     return Lesson(messages, worked.right.response, worked.question.domain, "context")
 
 
 def tutor(worked: WorkedQuestion, rng: random.Random, *, home: str, peers: Sequence[str]) -> Lesson:
     """To give feedback on a response, a wrong one two times in three, as a tutor strong in `home`."""
-    attempt = worked.right if rng.random() < 1 / 3 else rng.choice(worked.wrong)
+    faulty = [*worked.wrong, *([worked.lucky] if worked.lucky else [])]
+    attempt = worked.right if rng.random() < 1 / 3 else rng.choice(faulty)
     peer_domain = rng.choice([d for d in peers if d != home] or [home])
     messages = tutor_messages(
         worked.question, attempt.response, tutor_domain=home, peer_domain=peer_domain, anchored=True

@@ -63,7 +63,7 @@ class QuestionSource(ABC):
                 f"no {domain} question has a worked solution to learn from; give training questions a `solution` "
                 "in the response format"
             )
-        return [WorkedQuestion(q, Attempted(q.solution or "", ""), ()) for q in solved[:count]]
+        return [WorkedQuestion(q, Attempted(q.solution or "", "")) for q in solved[:count]]
 
 
 class GeneratedScience(QuestionSource):

@@ -1,26 +1,42 @@
-"""From a family's draft to a question with options, its worked solution, and what tutors say of mistakes."""
+"""From a family's draft to a question with options, its worked solution, and what tutors say of attempts at it."""
 
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 
 from opcod.data.questions import LABELS, Question
-from opcod.data.science.common import Draft
+from opcod.data.science.common import Draft, Mistake
 
-_RIGHT_REMARKS = (
-    "Your working follows the right rule.",
-    "Your method is sound.",
-    "The rule you used is the right one.",
-)
-_REDO = (
-    "Go through your step again with this rule, then compare the result with every option.",
-    "Write the step out again from this rule and check each option against it.",
-    "Start again from this rule, keep the units, and only then look at the options.",
-)
-_CHECK = (
-    "Check once more that each option you ruled out really differs from your result.",
-    "Make sure that the option you named is the one that your result stands in.",
+_SOUND = ("This follows the rule.", "This step is right.", "This is how the rule is used.")
+_MISRECKONED = "The step is the right one, but its result is not."
+_MISREAD = "This follows the rule, but you ticked another option than your result."
+_COMPARE = "Now compare it with every option."
+_REDO = "Do it again by the rule."
+_TICK = "Go through the options again."
+_NOTICED = "No:"
+_OPPOSITES = (
+    ("times", "divided by"),
+    ("Multiply", "Divide"),
+    ("minus", "plus"),
+    ("over", "times"),
+    ("sum", "difference"),
+    ("squared", "doubled"),
+    ("inverse", "proportional"),
+    ("Real", "Virtual"),
+    ("forward", "backward"),
+    ("falls", "rises"),
+    ("smaller", "larger"),
+    ("lowest", "highest"),
+    ("above", "below"),
+    ("More", "Fewer"),
+    ("fewer", "more"),
+    ("hardens", "softens"),
+    ("ionic", "covalent"),
+    ("half", "twice"),
+    ("Half", "Twice"),
+    ("toward", "away from"),
 )
 
 
@@ -30,11 +46,16 @@ class Attempted:
 
     Args:
         response: In the response format, right or wrong.
-        feedback: With its <concept></concept> tag, as the tutor's prompt asks for it.
+        feedback: With its <concept></concept> tag, as the tutor's prompt asks for it: the rule, the peer's step,
+            what it is worth.
+        begun: The response up to and with its slip; empty where there is none.
+        mended: How it goes on to the right answer, once the slip is noticed.
     """
 
     response: str
     feedback: str
+    begun: str = ""
+    mended: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,12 +65,15 @@ class WorkedQuestion:
     Args:
         question: With its worked solution.
         right: The worked solution with its feedback.
-        wrong: For every wrong option the response that a typical mistake leads to, with its feedback.
+        wrong: Responses that end in a wrong option: by each typical mistake, by a wrong result of the right step,
+            and by the wrong tick for the right result.
+        lucky: A response that comes to the right option by a mistake.
     """
 
     question: Question
     right: Attempted
-    wrong: tuple[Attempted, ...]
+    wrong: tuple[Attempted, ...] = ()
+    lucky: Attempted | None = None
 
 
 def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: str) -> WorkedQuestion:
@@ -62,29 +86,57 @@ def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: s
     options = [draft.answer, *(m.value for m in mistakes)]
     rng.shuffle(options)
 
-    def respond(reasoning: str, result: str) -> str:
-        verdicts = " ".join(
+    def verdicts(result: str) -> str:
+        return " ".join(
             f"{label} {option} {f'yes: {label}' if option == result else 'no'}."
             for label, option in zip(LABELS, options, strict=False)
         )
-        chosen = LABELS[options.index(result)]
-        return f"<reasoning>{reasoning} {verdicts}</reasoning>\n<answer>{chosen}</answer>"
 
-    def feedback(remark: str, advice: str) -> str:
-        return f"<concept>{draft.concept}</concept> {remark} {draft.rule} {advice}"
+    def finish(result: str) -> str:
+        return f" {verdicts(result)}</reasoning>\n<answer>{LABELS[options.index(result)]}</answer>"
 
-    solution = respond(f"{draft.rule} {draft.steps}", draft.answer)
+    def attempted(steps: str, result: str, remark: str, advice: str, rule: str = draft.rule) -> Attempted:
+        begun = f"<reasoning>{rule} {steps}"
+        feedback = f"<concept>{draft.concept}</concept> {draft.rule} You wrote: {steps} {remark} {advice}"
+        response = begun + finish(result)
+        if steps == draft.steps:
+            return Attempted(response, feedback)
+        again = draft.steps if rule == draft.rule else f"{draft.rule} {draft.steps}"
+        return Attempted(response, feedback, begun, f" {_NOTICED} {again}{finish(draft.answer)}")
+
+    def slipped(mistake: Mistake, result: str) -> Attempted:
+        rule = rng.choice((draft.rule, twist(draft.rule, rng)))
+        return attempted(mistake.steps, result, mistake.remark, _REDO, rule)
+
+    right = attempted(draft.steps, draft.answer, rng.choice(_SOUND), _COMPARE)
+    wrong = [slipped(mistake, mistake.value) for mistake in mistakes]
+    lucky = slipped(mistakes[0], draft.answer)
+    wrong.append(attempted(draft.steps, mistakes[1].value, _MISREAD, _TICK))
+    step, answer, end = draft.steps.rpartition(draft.answer)
+    if answer:
+        result = mistakes[2].value
+        wrong.append(attempted(step + result + end, result, _MISRECKONED, _REDO))
     question = Question(
         id=id,
         domain=domain,
         text=draft.question,
         options=tuple(options),
         answer=LABELS[options.index(draft.answer)],
-        solution=solution,
+        solution=right.response,
         family=family,
     )
-    return WorkedQuestion(
-        question,
-        Attempted(solution, feedback(rng.choice(_RIGHT_REMARKS), rng.choice(_CHECK))),
-        tuple(Attempted(respond(m.steps, m.value), feedback(m.remark, rng.choice(_REDO))) for m in mistakes),
-    )
+    return WorkedQuestion(question, right, tuple(wrong), lucky)
+
+
+def twist(rule: str, rng: random.Random) -> str:
+    """A rule turned into its opposite: one word exchanged for its opposite, and where that stands too, it for the word.
+
+    So that a tutor cannot take the rule from a faulty response, nor a self-teacher from s. A rule with no such
+    word, such as a definition, is cut after its first three words.
+    """
+    standing = [pair for pair in _OPPOSITES if any(re.search(rf"\b{word}\b", rule) for word in pair)]
+    if not standing:
+        return " ".join(rule.split()[:3]).rstrip(",.") + "."
+    one, other = rng.choice(standing)
+    exchanged = {one: other, other: one}
+    return re.sub(rf"\b(?:{one}|{other})\b", lambda match: exchanged[match[0]], rule)
