@@ -19,7 +19,7 @@ from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.peers import Lora
 from opcod.rollout import Sampling
-from opcod.specialist import Specialist
+from opcod.specialist import Specialist, sequence_of
 from tiny import build_folder, load_tiny
 
 DOMAINS = ["physics", "materials"]
@@ -52,7 +52,7 @@ def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
     model = loaded.model.train().requires_grad_(True)
-    pairs = [((*chat.prompt(x.messages), *chat.tokenize(x.begun)), chat.response(x.response)) for x in taught]
+    pairs = [sequence_of(lesson, chat) for lesson in taught]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     rng = random.Random(seed)

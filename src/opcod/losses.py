@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 
 class HiddenDivergence(NamedTuple):
@@ -101,14 +100,15 @@ def hidden_divergence(
 ) -> HiddenDivergence:
     """`token_divergence` over flat response positions, without ever holding all their logits.
 
-    The output head is applied to `chunk_tokens` positions at a time and again in the backward pass, so that
-    the full-vocabulary logits of one chunk are the memory's peak. Value and gradient are the dense loss's.
+    The output head is applied to `chunk_tokens` positions at a time, each of which is taken back to the hidden
+    states at once, so that the full-vocabulary logits of one chunk are the memory's peak and nothing is computed
+    twice. Value and gradient are the dense loss's.
 
     Args:
         student_hidden: The student's last hidden states, from which each token is predicted [N, H].
         teacher_hidden: The self-teacher's [N, H].
         tokens: The sampled tokens [N].
-        head: Hidden states [n, H] to logits [n, V], logit scaling and soft-capping included.
+        head: Hidden states [n, H] to logits [n, V], logit scaling and soft-capping included; it learns nothing.
         alpha: See `token_divergence`.
         top_k: See `token_divergence`.
         add_tail: See `token_divergence`.
@@ -120,12 +120,12 @@ def hidden_divergence(
     if chunk_tokens < 1:
         raise ValueError(f"chunk_tokens {chunk_tokens} is below 1: use e.g. 256, fewer take less memory")
 
-    def divergence(student: Tensor, teacher: Tensor, sampled: Tensor) -> tuple[Tensor, Tensor]:
+    def divergence(student: Tensor, teacher: Tensor, sampled: Tensor) -> HiddenDivergence:
         student_logits = head(student)
         with torch.no_grad():
             teacher_logits = head(teacher)
         per_token = token_divergence(student_logits, teacher_logits, alpha=alpha, top_k=top_k, add_tail=add_tail)
-        return per_token, token_log_probs(student_logits.detach(), sampled)
+        return HiddenDivergence(per_token, token_log_probs(student_logits.detach(), sampled))
 
     chunks = zip(
         student_hidden.split(chunk_tokens),
@@ -133,9 +133,30 @@ def hidden_divergence(
         tokens.split(chunk_tokens),
         strict=True,
     )
-    parts = [checkpoint(divergence, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    parts = [_RowByRow.apply(divergence, *chunk) for chunk in chunks]
     per_token, log_probs = zip(*parts, strict=True)
     return HiddenDivergence(torch.cat(per_token), torch.cat(log_probs))
+
+
+class _RowByRow(torch.autograd.Function):
+    """Differentiates in the forward pass: each row's divergence depends on its own hidden state alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, divergence: Callable[..., HiddenDivergence], student: Tensor, teacher: Tensor, tokens: Tensor
+    ) -> HiddenDivergence:
+        with torch.enable_grad():
+            student = student.detach().requires_grad_()
+            per_token, log_probs = divergence(student, teacher, tokens)
+            (gradient,) = torch.autograd.grad(per_token.sum(), student)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(log_probs)
+        return HiddenDivergence(per_token.detach(), log_probs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return None, (gradients[0].unsqueeze(-1) * gradient).to(gradient.dtype), None, None
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
