@@ -29,7 +29,8 @@ from opcod.metrics import FeedbackOutcomes
 from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, Peer, SharedBase
-from opcod.prompts import student_messages
+from opcod.prefixes import equal_runs, shared_length
+from opcod.prompts import Message, student_messages
 from opcod.records import Clock, StepRecord, figures_of, warn_if_dead
 from opcod.rollout import Request, Response, Sampling, sample, seed_of
 from opcod.specialists import adapter_folder
@@ -275,25 +276,24 @@ class CoDistillation(L.LightningModule):
         written: dict[int, Response] = {}
         if tutor is not None and asked:
             chat = self.chats[tutor.name]
-            requests = [
-                Request(
-                    chat.prompt(
-                        tutor_messages(
-                            a.question,
-                            a.text,
-                            tutor_domain=tutor.domain,
-                            peer_domain=tutee.domain,
-                            anchored=self.anchored,
-                        )
-                    ),
-                    (*key, tutor.name, a.question.id, a.sample),
-                )
-                for a in asked
-            ]
+            prompts = [chat.prompt(self._tutor_messages(tutor, tutee, a)) for a in asked]
+            requests = []
+            for group in equal_runs([a.question.id for a in asked]):
+                shared = shared_length([prompts[i] for i in group])
+                requests += [
+                    Request(prompts[i], (*key, tutor.name, asked[i].question.id, asked[i].sample), shared)
+                    for i in group
+                ]
             with tutor.sampling("tutor"):
                 responses = sample(tutor.base, requests, self.feedback, chat.ends)
             written = {id(a): r for a, r in zip(asked, responses, strict=True)}
         return [[self._judged(tutor, a.question, written.get(id(a))) for a in group] for group in groups]
+
+    def _tutor_messages(self, tutor: Peer, tutee: Peer, on: Attempt) -> list[Message]:
+        """What the tutor is asked about one attempt."""
+        return tutor_messages(
+            on.question, on.text, tutor_domain=tutor.domain, peer_domain=tutee.domain, anchored=self.anchored
+        )
 
     def _judged(self, tutor: Peer | None, question: Question, written: Response | None) -> Feedback:
         """What is kept of what the tutor wrote, if it wrote."""

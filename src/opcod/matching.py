@@ -12,6 +12,7 @@ from torch import Tensor
 from opcod.contexts import Context
 from opcod.losses import clip_importance, hidden_divergence
 from opcod.peers import Peer, Role
+from opcod.prefixes import equal_runs, shared_length
 from opcod.scoring import Scored, response_hidden, response_tokens, token_batches
 
 
@@ -29,6 +30,8 @@ class Matching:
         ema_rate: teacher <- (1 - rate) * teacher + rate * student after every update.
         micro_batch_tokens: Most tokens, padding included, in one forward and backward pass.
         chunk_tokens: Response tokens whose logits over the whole vocabulary exist at once.
+        share_prefixes: Read what the prompts of one question's responses begin with once, in the student's backward
+            pass too; otherwise every response is scored with the whole of its prompt. Not with activations recomputed.
     """
 
     alpha: float = 0.5
@@ -40,6 +43,7 @@ class Matching:
     ema_rate: float = 0.05
     micro_batch_tokens: int = 8192
     chunk_tokens: int = 256
+    share_prefixes: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1 or not 0 <= self.ema_rate <= 1:
@@ -80,11 +84,12 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
         settings: The loss.
         backward: Called with each micro-batch's share of the loss.
     """
-    students = [_scored(c, c.attempt.prompt) for c in contexts]
-    teachers = [_scored(c, c.prompt) for c in contexts]
+    share = settings.share_prefixes and not tutee.base.checkpoint_activations
+    students = _scored(contexts, [c.attempt.prompt for c in contexts], share=share)
+    teachers = _scored(contexts, [c.prompt for c in contexts], share=share)
     total = sum(len(s.response) for s in students)
     loss = divergence = 0.0
-    for rows in token_batches([t.length for t in teachers], settings.micro_batch_tokens):
+    for rows in token_batches(teachers, settings.micro_batch_tokens):
         micro = [students[i] for i in rows]
         # The teacher first: activations that are recomputed in the backward pass need the student still active.
         with tutee.using(settings.teacher_role):
@@ -104,16 +109,21 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
             if settings.importance_limit is not None:
                 old = torch.cat([contexts[i].attempt.response.log_probs for i in rows]).to(per_token.device)
                 per_token = clip_importance(per_token, matched.log_probs, old, limit=settings.importance_limit)
-            share = _weights([len(s.response) for s in micro], len(contexts), total, settings.average)
-            micro_loss = (per_token * share.to(per_token.device)).sum()
+            weights = _weights([len(s.response) for s in micro], len(contexts), total, settings.average)
+            micro_loss = (per_token * weights.to(per_token.device)).sum()
             backward(micro_loss)
         loss += float(micro_loss.detach())
         divergence += float(matched.per_token.detach().sum()) / total
     return Match(loss, divergence, total)
 
 
-def _scored(context: Context, prompt: tuple[int, ...]) -> Scored:
-    return Scored(prompt, tuple(context.attempt.response.tokens.tolist()))
+def _scored(contexts: Sequence[Context], prompts: Sequence[tuple[int, ...]], *, share: bool) -> list[Scored]:
+    """Every response behind its prompt; those to one question share what their prompts begin with."""
+    scored = []
+    for group in equal_runs([c.attempt.question.id for c in contexts]):
+        shared = shared_length([prompts[i] for i in group]) if share else 0
+        scored += [Scored(prompts[i], tuple(contexts[i].attempt.response.tokens.tolist()), shared) for i in group]
+    return scored
 
 
 def _weights(lengths: Sequence[int], responses: int, tokens: int, average: str) -> Tensor:

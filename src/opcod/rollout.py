@@ -8,7 +8,7 @@ company it is sampled (up to the rounding of batched matrix products), and no ge
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from opcod.peers import SharedBase
+from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes
 
 _BLOCK = 256  # tokens summed at once when a distribution is inverted
 _CANDIDATES = 256  # tokens looked at for top-p before the whole vocabulary is sorted
@@ -60,10 +61,12 @@ class Request:
     Args:
         prompt: Token ids of the prompt; equal prompts side by side are read by the model once.
         key: Names the draw, e.g. (seed, "rollout", student, round, phase, step, question, sample).
+        shared: Tokens that the prompt begins with as its neighbours do (`prefixes.shared_length`); they are read once.
     """
 
     prompt: tuple[int, ...]
     key: tuple[int | str, ...]
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,13 +149,13 @@ def _sample_batch(
     device, rows, limit = base.device, len(requests), sampling.max_new_tokens
     uniforms = torch.stack([uniforms_of(r.key, limit) for r in requests]).to(device)  # [rows, limit]
     end_ids = torch.tensor(list(ends), device=device)
-    cache, mask, hidden = _prefill(base, [r.prompt for r in requests])
+    cache, mask, hidden = _prefill(base, requests)
     tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
     log_probs = torch.zeros(rows, limit, device=device)
     length = torch.full((rows,), limit, device=device)
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
     live = torch.arange(rows, device=device)  # the request of each row still in the batch
-    positions = mask.sum(1)  # [live] of the next token
+    place = mask.sum(1)  # [live] of the next token
     for step in range(limit):
         log_probabilities = base.head(hidden).log_softmax(-1)
         chosen = choose(log_probabilities, uniforms[live, step], sampling.temperature, sampling.top_p)
@@ -166,49 +169,37 @@ def _sample_batch(
         if int(going.sum()) <= 0.8 * len(live):
             keep = going.nonzero()[:, 0]
             cache.batch_select_indices(keep)
-            live, mask, positions, chosen = live[keep], mask[keep], positions[keep], chosen[keep]
+            live, mask, place, chosen = live[keep], mask[keep], place[keep], chosen[keep]
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-        hidden = base.hidden(chosen[:, None], attention_mask=mask, position_ids=positions[:, None], cache=cache)[:, 0]
-        positions = positions + 1
+        hidden = base.hidden(chosen[:, None], attention_mask=mask, position_ids=place[:, None], cache=cache)[:, 0]
+        place = place + 1
     tokens, log_probs, lengths, done = tokens.cpu(), log_probs.cpu(), length.tolist(), finished.tolist()
     return [Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i]) for i in range(rows)]
 
 
-def _prefill(base: SharedBase, prompts: Sequence[tuple[int, ...]]) -> tuple[DynamicCache, Tensor, Tensor]:
-    """Read every distinct prompt once.
+def _prefill(base: SharedBase, requests: Sequence[Request]) -> tuple[DynamicCache, Tensor, Tensor]:
+    """Read every distinct prompt once, and what neighbours begin with once for all of them.
 
     Returns:
-        The cache of all rows, the mask [rows, longest prompt] (left-padded), and the hidden state [rows, H]
-        at each prompt's end.
+        The cache of all rows, its mask [rows, positions], and the hidden state [rows, H] at each prompt's end.
     """
-    runs = [list(run) for run in _runs(prompts)]
-    distinct = [prompts[run[0]] for run in runs]
-    longest = max(map(len, distinct))
-    ids = torch.zeros(len(distinct), longest, dtype=torch.long)
-    mask = torch.zeros(len(distinct), longest, dtype=torch.long)
-    for row, prompt in enumerate(distinct):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    ids, mask = ids.to(base.device), mask.to(base.device)
-    cache = DynamicCache(config=base.loaded.model.config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    padded = None if bool(mask.all()) else mask
-    position_ids = (mask.cumsum(1) - 1).clamp(min=0)
-    hidden = base.hidden(ids, attention_mask=padded, position_ids=position_ids, cache=cache)[:, -1]
+    prompts = [r.prompt for r in requests]
+    runs = list(equal_runs(prompts))
+    distinct = [requests[run[0]] for run in runs]
+    cache, mask = read_prefixes(base, [r.prompt[: r.shared] for r in distinct], GrowingLayer)
+    ids, own = left_padded([r.prompt[r.shared :] for r in distinct], base.device)
+    mask = torch.cat([mask, own], 1)
+    hidden = base.hidden(
+        ids,
+        attention_mask=None if bool(mask.all()) else mask,
+        position_ids=positions(mask)[:, -ids.shape[1] :],
+        cache=cache,
+    )[:, -1]
     if len(distinct) < len(prompts):
         rows = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=base.device)
         cache.batch_select_indices(rows)
         mask, hidden = mask[rows], hidden[rows]
     return cache, mask, hidden.contiguous()
-
-
-def _runs(prompts: Sequence[tuple[int, ...]]) -> Iterator[range]:
-    """Index ranges of equal neighbours."""
-    start = 0
-    for index in range(1, len(prompts) + 1):
-        if index == len(prompts) or prompts[index] != prompts[start]:
-            yield range(start, index)
-            start = index
 
 
 def choose(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from opcod.peers import SharedBase
+from opcod.prefixes import equal_runs, positions, read_prefixes
 
 
 class Scored(NamedTuple):
-    """A prompt with the response to be scored, as token ids."""
+    """A prompt with the response to be scored, as token ids.
+
+    Args:
+        prompt: What the response answers.
+        response: Each of its tokens is scored.
+        shared: Tokens that the prompt begins with as its neighbours do (`prefixes.shared_length`); they are read once.
+    """
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
+    shared: int = 0
 
     @property
-    def length(self) -> int:
-        """Tokens in all."""
-        return len(self.prompt) + len(self.response)
+    def own(self) -> int:
+        """Tokens beside the shared ones."""
+        return len(self.prompt) + len(self.response) - self.shared
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The shared tokens."""
+        return self.prompt[: self.shared]
 
 
 def response_hidden(base: SharedBase, sequences: Sequence[Scored]) -> Tensor:
-    """Hidden states at the positions that predict the responses' tokens, in one forward pass.
+    """Hidden states at the positions that predict the responses' tokens.
 
     Args:
         base: The model; call inside `SharedBase.using`.
@@ -33,16 +46,25 @@ def response_hidden(base: SharedBase, sequences: Sequence[Scored]) -> Tensor:
     Returns:
         [N, H] for the N response tokens of all sequences, one response after the other.
     """
-    longest = max(s.length for s in sequences)
-    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    ids = torch.zeros(len(sequences), max(s.own for s in sequences), dtype=torch.long)
     rows: list[int] = []
     columns: list[int] = []
-    for row, (prompt, response) in enumerate(sequences):
-        ids[row, : len(prompt) + len(response)] = torch.tensor(prompt + response)
-        rows += [row] * len(response)
-        columns += range(len(prompt) - 1, len(prompt) + len(response) - 1)
-    hidden = base.hidden(ids.to(base.device))
+    for row, sequence in enumerate(sequences):
+        ids[row, : sequence.own] = torch.tensor(sequence.prompt[sequence.shared :] + sequence.response)
+        rows += [row] * len(sequence.response)
+        columns += range(sequence.own - len(sequence.response) - 1, sequence.own - 1)
+    hidden = _read(base, ids.to(base.device), [s.prefix for s in sequences])
     return hidden[torch.tensor(rows, device=base.device), torch.tensor(columns, device=base.device)]
+
+
+def _read(base: SharedBase, ids: Tensor, prefixes: Sequence[tuple[int, ...]]) -> Tensor:
+    """Hidden states [rows, T, H] of `ids` [rows, T] behind their prefixes."""
+    if not any(prefixes):
+        return base.hidden(ids)
+    cache, mask = read_prefixes(base, prefixes)
+    mask = torch.cat([mask, torch.ones_like(ids)], 1)
+    places = positions(mask)[:, -ids.shape[1] :]
+    return base.hidden(ids, attention_mask=None if bool(mask.all()) else mask, position_ids=places, cache=cache)
 
 
 def response_tokens(sequences: Sequence[Scored], device: torch.device) -> Tensor:
@@ -50,18 +72,35 @@ def response_tokens(sequences: Sequence[Scored], device: torch.device) -> Tensor
     return torch.tensor([t for s in sequences for t in s.response], device=device)
 
 
-def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def token_batches(sequences: Sequence[Scored], max_tokens: int) -> list[list[int]]:
     """Cut sequences into micro-batches of at most `max_tokens` padded tokens, longest first.
 
-    A sequence longer than that makes a micro-batch of its own.
+    Neighbours that share a prefix stay together, as far as they fit. A sequence longer than that makes a micro-batch
+    of its own.
 
     Returns:
-        Indices into `lengths`, each exactly once.
+        Indices into `sequences`, each exactly once.
     """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
-            batches[-1].append(index)
+    batches: list[list[list[int]]] = []
+    families = [list(run) for run in equal_runs([s.prefix or i for i, s in enumerate(sequences)])]
+    parts = [part for family in families for part in _fitting(sequences, family, max_tokens)]
+    for part in sorted(parts, key=lambda part: (-max(sequences[i].own for i in part), part)):
+        if batches and _padded(sequences, [*batches[-1], part]) <= max_tokens:
+            batches[-1].append(part)
         else:
-            batches.append([index])
-    return batches
+            batches.append([part])
+    return [[i for part in batch for i in part] for batch in batches]
+
+
+def _fitting(sequences: Sequence[Scored], family: list[int], max_tokens: int) -> Iterator[list[int]]:
+    """A family that shares a prefix, in parts that fit."""
+    longest = max(sequences[i].own for i in family)
+    size = max((max_tokens - sequences[family[0]].shared) // longest, 1)
+    for start in range(0, len(family), size):
+        yield family[start : start + size]
+
+
+def _padded(sequences: Sequence[Scored], parts: Sequence[Sequence[int]]) -> int:
+    """Tokens that a micro-batch of these parts reads, padding included."""
+    rows = [sequences[i] for part in parts for i in part]
+    return len(parts) * max(s.shared for s in rows) + len(rows) * max(s.own for s in rows)

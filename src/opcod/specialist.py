@@ -113,7 +113,7 @@ class Specialist(L.LightningModule):
         sequences = [sequence_of(lesson, self.chat) for lesson in batch]
         total = sum(len(s.response) for s in sequences)
         loss = 0.0
-        for rows in token_batches([s.length for s in sequences], self.micro_batch_tokens):
+        for rows in token_batches(sequences, self.micro_batch_tokens):
             micro = [sequences[i] for i in rows]
             with self.model.using(STUDENT, train=True):
                 summed = self._negative_log_likelihood(micro).sum() / total

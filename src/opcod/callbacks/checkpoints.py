@@ -73,7 +73,7 @@ class RoundCheckpoint(Checkpoint):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with whole(folder / name) as unfinished:
-                trainer.save_checkpoint(unfinished)
+                trainer.save_checkpoint(unfinished, weights_only=False)
             with whole(folder / LAST) as unfinished:
                 _link(folder / name, unfinished)
             for old in self.saved[: -self.keep]:

@@ -1,0 +1,70 @@
+"""Read what several sequences begin with once, and share its keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from opcod.peers import SharedBase
+
+
+def shared_length(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens all of `prompts` begin with, less one where a prompt has no more, so that one is left to read."""
+    first, last = min(prompts), max(prompts)  # what these two begin with, all do
+    common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return min(common, min(map(len, prompts)) - 1)
+
+
+def read_prefixes(
+    base: SharedBase, prefixes: Sequence[tuple[int, ...]], layer: type[DynamicLayer] = DynamicLayer
+) -> tuple[DynamicCache, Tensor]:
+    """The keys and values of one prefix a row; equal neighbours are read once, with a gradient where one is recorded.
+
+    Args:
+        base: The model; call inside `SharedBase.using`.
+        prefixes: Token ids, one prefix a row, empty ones among them or not.
+        layer: What the cache is made of, where the model asks for nothing else.
+
+    Returns:
+        The cache of all rows, and the mask [rows, P] of its positions, 0 where they are padding.
+    """
+    cache = DynamicCache(config=base.loaded.model.config)
+    cache.layers = [layer() if type(old) is DynamicLayer else old for old in cache.layers]
+    runs = list(equal_runs(prefixes))
+    ids, mask = left_padded([prefixes[run[0]] for run in runs], base.device)
+    if ids.shape[1]:
+        base.hidden(ids, attention_mask=mask, position_ids=positions(mask), cache=cache)
+    rows = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=base.device)
+    if ids.shape[1] and len(runs) < len(prefixes):
+        cache.batch_select_indices(rows)
+    return cache, mask[rows]
+
+
+def left_padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids [rows, longest] that end together, and their mask."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        if sequence:
+            ids[row, -len(sequence) :] = torch.tensor(sequence)
+            mask[row, -len(sequence) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Of every token [rows, T], counted without padding."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def equal_runs(keys: Sequence[Hashable]) -> Iterator[range]:
+    """Index ranges of equal neighbours."""
+    start = 0
+    for index in range(1, len(keys) + 1):
+        if index == len(keys) or keys[index] != keys[start]:
+            yield range(start, index)
+            start = index

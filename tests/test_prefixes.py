@@ -1,0 +1,135 @@
+"""What sequences begin with is read once: nothing of what is computed changes, only how much is read."""
+
+import dataclasses
+from dataclasses import replace
+
+import pytest
+import torch
+
+from opcod.contexts import Context
+from opcod.matching import Matching
+from opcod.peers import SharedBase
+from opcod.prefixes import equal_runs, left_padded, positions, shared_length
+from opcod.rollout import Request, Sampling, sample
+from opcod.scoring import Scored, token_batches
+from test_matching import assert_equal, context, matched, peer, reference
+from tiny import LORA, QUESTION, load_tiny, random_ids, stir
+
+
+def of_question(name, number, start, length):
+    """A context whose prompts begin as those of all contexts with the same `start`."""
+    shown = (*random_ids(40, seed=200 + start), *random_ids(1 + 2 * number, seed=300 + number))
+    made = context(number, length, prompt=random_ids(20 + start, seed=400 + start), shown=shown)
+    attempt = dataclasses.replace(made.attempt, question=replace(QUESTION, id=name))
+    return Context(attempt, shown, "s", None, 0)
+
+
+CONTEXTS = [
+    of_question("first", 0, 0, 5),
+    of_question("first", 1, 0, 9),
+    of_question("first", 2, 0, 3),
+    of_question("second", 3, 5, 4),
+    of_question("second", 4, 5, 8),
+    of_question("third", 5, 2, 6),
+]
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The number of tokens that each forward pass reads."""
+    seen = []
+    hidden = SharedBase.hidden
+    monkeypatch.setattr(
+        SharedBase, "hidden", lambda self, ids, **settings: seen.append(ids.numel()) or hidden(self, ids, **settings)
+    )
+    return seen
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [10_000, 150, 1])
+def test_shared_prefixes_change_neither_loss_nor_gradient(tiny_base, reads, micro_batch_tokens):
+    tutee = peer(tiny_base)
+    settings = Matching(micro_batch_tokens=micro_batch_tokens)
+    plain, expected, _ = matched(tutee, CONTEXTS, replace(settings, share_prefixes=False))
+    read_plainly = sum(reads)
+    reads.clear()
+    shared, gradients, graded = matched(tutee, CONTEXTS, settings)
+    assert shared.loss == pytest.approx(plain.loss, rel=1e-5)
+    assert shared.divergence == pytest.approx(plain.divergence, rel=1e-5)
+    assert_equal(gradients, expected)
+    assert graded == {n for n, _ in tutee.base.peft.named_parameters() if ".ann_student." in n}
+    if micro_batch_tokens > 1:
+        assert sum(reads) < 0.75 * read_plainly
+    loss, gradients_of_reference = reference(tutee, CONTEXTS, settings)
+    assert shared.loss == pytest.approx(loss, rel=1e-4)
+    assert_equal(gradients, gradients_of_reference)
+
+
+def test_nothing_is_shared_where_activations_are_recomputed(tiny_folder):
+    recomputed = matched(peer(load_tiny(tiny_folder), checkpoint_activations=True), CONTEXTS, Matching())
+    plain = matched(peer(load_tiny(tiny_folder)), CONTEXTS, Matching(share_prefixes=False))
+    assert recomputed[0].loss == pytest.approx(plain[0].loss, rel=1e-5)
+    assert_equal(recomputed[1], plain[1])
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {}])
+def test_responses_to_prompts_that_begin_alike_are_those_to_prompts_read_apart(tiny_base, reads, settings):
+    base = SharedBase(tiny_base, LORA)
+    base.add_adapter("ann", seed=1)
+    stir(base, "ann", seed=2)
+    reads.clear()
+    prompts = [(*random_ids(20, seed=s), *random_ids(n, seed=n)) for s in (1, 2) for n in (3, 6, 1)]
+    prompts += [prompts[-1], random_ids(7, seed=9)]  # one of them twice, and a stranger
+    starts = [20] * 7 + [0]
+
+    def respond(shared):
+        requests = [Request(p, (0, i), s) for i, (p, s) in enumerate(zip(prompts, shared, strict=True))]
+        with base.using("ann"):
+            return sample(base, requests, Sampling(max_new_tokens=12, **settings), tuple(range(0, 600, 8)))
+
+    apart, together = respond([0] * len(prompts)), respond(starts)
+    assert len({len(r.tokens) for r in apart}) > 1
+    for one, other in zip(apart, together, strict=True):
+        assert one.tokens.tolist() == other.tokens.tolist()
+        torch.testing.assert_close(one.log_probs, other.log_probs, rtol=0, atol=2e-5)
+    assert reads.count(3 * 20) == 1, "three prefixes, two of them real, are read together, once"
+
+
+def test_shared_length():
+    assert shared_length([(1, 2, 3)]) == 2
+    assert shared_length([(1, 2, 3), (1, 2, 4), (1, 2, 3, 9)]) == 2
+    assert shared_length([(1, 2, 3), (1, 2, 3)]) == 2, "one token is left to read"
+    assert shared_length([(1,), (1, 2)]) == 0
+    assert shared_length([(5, 1), (6, 1)]) == 0
+
+
+def test_left_padding():
+    ids, mask = left_padded([(7, 8, 9), (), (4,)], torch.device("cpu"))
+    assert ids.tolist() == [[7, 8, 9], [0, 0, 0], [0, 0, 4]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 1]]
+    assert positions(mask).tolist() == [[0, 1, 2], [0, 0, 0], [0, 0, 0]]
+
+
+def test_equal_runs():
+    assert [list(run) for run in equal_runs(["a", "a", "b", "a"])] == [[0, 1], [2], [3]]
+    assert list(equal_runs([])) == []
+
+
+def scored(prompt, response, shared=0, start=0):
+    return Scored((*random_ids(shared, seed=start), *random_ids(prompt - shared, seed=7)), (5,) * response, shared)
+
+
+def test_micro_batches_hold_every_sequence_once_within_their_tokens():
+    alone = [scored(prompt, 10) for prompt in (30, 5, 70, 12, 33, 8)]
+    batches = token_batches(alone, 100)
+    assert sorted(i for batch in batches for i in batch) == list(range(6))
+    assert all(len(batch) * max(alone[i].own for i in batch) <= 100 for batch in batches)
+    assert batches[0] == [2]
+    assert token_batches(alone, 1) == [[2], [4], [0], [3], [5], [1]], "longest first"
+
+
+def test_micro_batches_keep_those_together_that_share_a_prefix():
+    families = [scored(50, 10, 40, start) for start in (1, 1, 1, 2, 2, 2)]
+    assert token_batches(families, 100) == [[0, 1, 2], [3, 4, 5]]
+    assert token_batches(families, 200) == [[0, 1, 2, 3, 4, 5]]
+    assert token_batches(families, 80) == [[0, 1], [2], [3, 4], [5]], "in parts, where they do not fit"
+    assert token_batches(families, 1) == [[0], [1], [2], [3], [4], [5]]
