@@ -46,10 +46,9 @@ format: $(READY) ## let ruff rewrite the code
 
 specialists: $(READY) ## make the shipped specialists anew; takes hours
 	$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-skills.yaml --output adapters/skills
-	for home in 'physics 800' 'chemistry 1600' 'materials 800'; do \
-		set -- $$home; \
-		$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-home.yaml --data.home $$1 \
-			--data.home_lessons $$2 --dtype bfloat16 --output $(SPECIALISTS)/$$1 || exit 1; \
+	for home in physics chemistry materials; do \
+		$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-home.yaml --data.home $$home \
+			--dtype bfloat16 --output $(SPECIALISTS)/$$home || exit 1; \
 	done
 
 clean: ## remove the virtual environment and all caches; runs stay

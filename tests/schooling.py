@@ -23,9 +23,9 @@ from opcod.specialist import Specialist, sequence_of
 from tiny import build_folder, load_tiny
 
 DOMAINS = ["physics", "materials"]
-FAMILIES = {"physics": ["net_force"], "materials": ["heat_treatment"]}
+FAMILIES = {"physics": ["net_force"], "materials": ["bond_type"]}
 LORA = Lora(rank=8, alpha=16)
-MIX = LessonMix(context=0.3, tutor=0.15)
+MIX = LessonMix(context=0.5, tutor=0.2)
 
 
 def source() -> GeneratedScience:
@@ -47,7 +47,7 @@ def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 
     """Write a model that was trained from scratch on lessons of both domains to `folder`."""
     taught = all_lessons(seed)
     texts = [m["content"] for x in taught for m in x.messages] + [x.begun + x.response for x in taught]
-    shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 700, "spread": 0.02}
+    shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 1000, "spread": 0.02}
     build_folder(folder, **shape, seed=seed, texts=texts)
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
