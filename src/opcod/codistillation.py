@@ -6,7 +6,7 @@ Only conducts: what each step computes stands in the rooms it is imported from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning as L
@@ -22,18 +22,18 @@ from opcod.contexts import ContextSettings, build_contexts
 from opcod.data.datamodule import QuestionData, StepBatch
 from opcod.data.questions import Question
 from opcod.evaluation import ScoreBoard, Scores, Table, averages, flatten
-from opcod.feedback import Feedback, judge, tutor_messages
+from opcod.feedback import Feedback, judge
 from opcod.gate import Gate, cognizance_gaps
 from opcod.matching import Match, Matching, match
 from opcod.metrics import FeedbackOutcomes
 from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, Peer, SharedBase
-from opcod.prefixes import equal_runs, shared_length
-from opcod.prompts import Message, student_messages
+from opcod.prompts import student_messages
 from opcod.records import Clock, StepRecord, figures_of, warn_if_dead
-from opcod.rollout import Request, Response, Sampling, sample, seed_of
+from opcod.rollout import Sampling, seed_of
 from opcod.specialists import adapter_folder
+from opcod.tutoring import write_feedback
 
 
 @dataclass(frozen=True)
@@ -273,35 +273,19 @@ class CoDistillation(L.LightningModule):
     ) -> list[list[Feedback]]:
         """Step 3: the tutor, where it may speak, writes one feedback on every response, right or wrong."""
         asked = [a for group in groups for a in group if a.question.domain in spoken]
-        written: dict[int, Response] = {}
+        written: dict[int, Feedback] = {}
         if tutor is not None and asked:
-            chat = self.chats[tutor.name]
-            prompts = [chat.prompt(self._tutor_messages(tutor, tutee, a)) for a in asked]
-            requests = []
-            for group in equal_runs([a.question.id for a in asked]):
-                shared = shared_length([prompts[i] for i in group])
-                requests += [
-                    Request(prompts[i], (*key, tutor.name, asked[i].question.id, asked[i].sample), shared)
-                    for i in group
-                ]
-            with tutor.sampling("tutor"):
-                responses = sample(tutor.base, requests, self.feedback, chat.ends)
-            written = {id(a): r for a, r in zip(asked, responses, strict=True)}
-        return [[self._judged(tutor, a.question, written.get(id(a))) for a in group] for group in groups]
-
-    def _tutor_messages(self, tutor: Peer, tutee: Peer, on: Attempt) -> list[Message]:
-        """What the tutor is asked about one attempt."""
-        return tutor_messages(
-            on.question, on.text, tutor_domain=tutor.domain, peer_domain=tutee.domain, anchored=self.anchored
-        )
-
-    def _judged(self, tutor: Peer | None, question: Question, written: Response | None) -> Feedback:
-        """What is kept of what the tutor wrote, if it wrote."""
-        if tutor is None or written is None:
-            return judge(None, question, anchored=self.anchored)
-        tokens = written.tokens.tolist()
-        feedback = judge(self.chats[tutor.name].text(tokens), question, anchored=self.anchored)
-        return replace(feedback, tokens=len(tokens), finished=written.finished)
+            feedbacks = write_feedback(
+                tutor,
+                tutee,
+                asked,
+                chat=self.chats[tutor.name],
+                sampling=self.feedback,
+                anchored=self.anchored,
+                key=key,
+            )
+            written = {id(a): f for a, f in zip(asked, feedbacks, strict=True)}
+        return [[written.get(id(a)) or judge(None, a.question, anchored=self.anchored) for a in g] for g in groups]
 
     def _update(self, tutee: Peer, matched: Match | None) -> float:
         """Step 6: update the tutee's adapter, then move its self-teacher. Returns the gradient's norm."""

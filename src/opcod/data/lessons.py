@@ -87,9 +87,12 @@ def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
 
 
 def tutor(worked: WorkedQuestion, rng: random.Random, *, home: str, peers: Sequence[str]) -> Lesson:
-    """To give feedback on a response, a wrong one two times in three, as a tutor strong in `home`."""
+    """To give feedback on a response as a tutor strong in `home`.
+
+    Three in five are right, about as many as a student's own: a tutor that met fewer calls right ones faulty.
+    """
     faulty = [*worked.wrong, *([worked.lucky] if worked.lucky else [])]
-    attempt = worked.right if rng.random() < 1 / 3 else rng.choice(faulty)
+    attempt = worked.right if rng.random() < 3 / 5 else rng.choice(faulty)
     peer_domain = rng.choice([d for d in peers if d != home] or [home])
     messages = tutor_messages(
         worked.question, attempt.response, tutor_domain=home, peer_domain=peer_domain, anchored=True
