@@ -5,15 +5,12 @@ from collections import Counter
 
 import pytest
 
-from opcod.chat import Chat
 from opcod.data.lessons import LessonMix, lessons, solve, tutor, use_context
 from opcod.data.questions import Question, QuestionError
 from opcod.data.science import DOMAINS, LEVELS, generate
 from opcod.data.science.worked import twist
 from opcod.feedback import judge, sanitize
 from opcod.grading import grade
-from opcod.specialist import sequence_of
-from tiny import build_folder, load_tiny
 
 
 @pytest.fixture(scope="module", params=DOMAINS)
@@ -59,16 +56,6 @@ def test_verdicts_differ_between_right_and_wrong_attempts(worked):
         assert item.right.feedback not in said
 
 
-def test_a_mended_response_is_right(worked):
-    mended = [a for item in worked for a in attempts(item) if a.begun]
-    assert len(mended) >= 4 * len(worked)
-    for item in worked:
-        for attempt in attempts(item):
-            assert attempt.response.startswith(attempt.begun)
-            if attempt.begun:
-                assert grade(attempt.begun + attempt.mended, item.question).correct
-
-
 def test_a_tutor_cannot_take_the_rule_from_a_faulty_response(worked):
     faulty = [(rule_of(item), a) for item in worked for a in (*item.wrong[:3], item.lucky)]
     stated = Counter(rule in attempt.response for rule, attempt in faulty)
@@ -93,12 +80,11 @@ def test_context_lessons_show_what_a_self_teacher_is_shown(worked):
     for item in worked:
         for draw in range(20):
             lesson = use_context(item, random.Random(f"{item.question.id} {draw}"))
-            assert grade(lesson.begun + lesson.response, item.question).correct
+            assert grade(lesson.response, item.question).correct
             shown = lesson.messages[-1]["content"]
             kinds["s" if "A correct solution:" in shown else "f alone"] += 1
-            kinds["mends" if lesson.begun else "whole"] += 1
             kinds["lucky s"] += item.lucky.response in shown
-    assert set(kinds) == {"s", "f alone", "mends", "whole", "lucky s"}
+    assert set(kinds) == {"s", "f alone", "lucky s"}
     assert min(kinds.values()) > len(worked)
 
 
@@ -121,13 +107,3 @@ def test_the_mix_decides_the_kinds():
 def test_a_question_without_a_solution_is_refused():
     with pytest.raises(QuestionError, match="'q' has no worked solution"):
         solve(Question("q", "physics", "Which?", ("1", "2"), "A"))
-
-
-def test_what_is_begun_is_not_learned(tmp_path, worked):
-    loaded = load_tiny(build_folder(tmp_path))
-    chat = Chat(loaded.tokenizer, loaded.end_tokens)
-    lesson = next(x for x in (use_context(worked[0], random.Random(i)) for i in range(50)) if x.begun)
-    sequence = sequence_of(lesson, chat)
-    assert chat.text(sequence.prompt).endswith(lesson.begun)
-    assert chat.text(sequence.response) == lesson.response
-    assert sequence.response[-1] == chat.end

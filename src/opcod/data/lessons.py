@@ -24,14 +24,12 @@ class Lesson:
         response: The text to be written.
         domain: Of its question.
         kind: `solve`, `context` or `tutor`.
-        begun: What stands before the text as the response's beginning, and is not learned.
     """
 
     messages: list[Message]
     response: str
     domain: str
     kind: str
-    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,6 @@ def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
     """To answer a question shown s, f or both.
 
     f is on a right or a wrong response. s is right by its letter, as in co-distillation: one time in four, by luck.
-    Where the response that f is on has a slip, the answer goes on from there every other time, so that a
-    self-teacher learns to mend a response rather than to tick what does not follow from it.
     """
     attempts = [worked.right, *worked.wrong, *([worked.lucky] if worked.lucky else [])]
     attempt = rng.choice(attempts)
@@ -81,8 +77,6 @@ def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
     solved = worked.lucky if worked.lucky and rng.random() < 1 / 4 else worked.right
     solution = solved.response if shown != "feedback" else None
     messages = teacher_messages(worked.question, solution, feedback)
-    if attempt.begun and rng.random() < 1 / 2:
-        return Lesson(messages, attempt.mended, worked.question.domain, "context", attempt.begun)
     return Lesson(messages, worked.right.response, worked.question.domain, "context")
 
 

@@ -15,7 +15,6 @@ _MISREAD = "This follows the rule, but you ticked another option than your resul
 _COMPARE = "Now compare it with every option."
 _REDO = "Do it again by the rule."
 _TICK = "Go through the options again."
-_NOTICED = "No:"
 _OPPOSITES = (
     ("times", "divided by"),
     ("Multiply", "Divide"),
@@ -48,14 +47,10 @@ class Attempted:
         response: In the response format, right or wrong.
         feedback: With its <concept></concept> tag, as the tutor's prompt asks for it: the rule, the peer's step,
             what it is worth.
-        begun: The response up to and with its slip; empty where there is none.
-        mended: How it goes on to the right answer, once the slip is noticed.
     """
 
     response: str
     feedback: str
-    begun: str = ""
-    mended: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,13 +91,8 @@ def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: s
         return f" {verdicts(result)}</reasoning>\n<answer>{LABELS[options.index(result)]}</answer>"
 
     def attempted(steps: str, result: str, remark: str, advice: str, rule: str = draft.rule) -> Attempted:
-        begun = f"<reasoning>{rule} {steps}"
         feedback = f"<concept>{draft.concept}</concept> {draft.rule} You wrote: {steps} {remark} {advice}"
-        response = begun + finish(result)
-        if steps == draft.steps:
-            return Attempted(response, feedback)
-        again = draft.steps if rule == draft.rule else f"{draft.rule} {draft.steps}"
-        return Attempted(response, feedback, begun, f" {_NOTICED} {again}{finish(draft.answer)}")
+        return Attempted(f"<reasoning>{rule} {steps}{finish(result)}", feedback)
 
     def slipped(mistake: Mistake, result: str) -> Attempted:
         rule = rng.choice((draft.rule, twist(draft.rule, rng)))
