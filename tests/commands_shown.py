@@ -25,7 +25,7 @@ def in_readme() -> list[list[str]]:
 
 
 def in_makefile() -> list[list[str]]:
-    """The commands of the Makefile's targets, with `physics` and 800 for the values of a loop."""
+    """The commands of the Makefile's targets, with `physics` for the value of a loop."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    text = text.replace("$$1", "physics").replace("$$2", "800").replace("$(SPECIALISTS)", "src/opcod/specialists")
+    text = text.replace("$$home", "physics").replace("$(SPECIALISTS)", "src/opcod/specialists")
     return [shlex.split(line) for line in re.findall(r"\$\(BIN\)/opcod ([^|;\n]+)", text)]
