@@ -19,7 +19,7 @@ from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.peers import Lora
 from opcod.rollout import Sampling
-from opcod.specialist import Specialist
+from opcod.specialist import Specialist, sequence_of
 from tiny import build_folder, load_tiny
 
 DOMAINS = ["physics", "materials"]
@@ -46,13 +46,13 @@ def all_lessons(seed: int, repeats: int = 8) -> list[Lesson]:
 def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 3e-3) -> Path:
     """Write a model that was trained from scratch on lessons of both domains to `folder`."""
     taught = all_lessons(seed)
-    texts = [m["content"] for x in taught for m in x.messages] + [x.response for x in taught]
+    texts = [m["content"] for x in taught for m in x.messages] + [x.begun + x.response for x in taught]
     shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 1000, "spread": 0.02}
     build_folder(folder, **shape, seed=seed, texts=texts)
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
     model = loaded.model.train().requires_grad_(True)
-    pairs = [(chat.prompt(x.messages), chat.response(x.response)) for x in taught]
+    pairs = [sequence_of(lesson, chat) for lesson in taught]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     rng = random.Random(seed)

@@ -110,7 +110,7 @@ class Specialist(L.LightningModule):
         """One update on a batch of lessons."""
         assert self.model is not None
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        sequences = [Scored(self.chat.prompt(x.messages), self.chat.response(x.response)) for x in batch]
+        sequences = [sequence_of(lesson, self.chat) for lesson in batch]
         total = sum(len(s.response) for s in sequences)
         loss = 0.0
         for rows in token_batches(sequences, self.micro_batch_tokens):
@@ -178,3 +178,8 @@ class Specialist(L.LightningModule):
         assert self.model is not None
         self.strict_loading = False
         self.model.load_state(STUDENT, checkpoint["specialist"]["adapter"])
+
+
+def sequence_of(lesson: Lesson, chat: Chat) -> Scored:
+    """A lesson as token ids: what stands there already, and what is to be learned."""
+    return Scored((*chat.prompt(lesson.messages), *chat.tokenize(lesson.begun)), chat.response(lesson.response))

@@ -5,12 +5,15 @@ from collections import Counter
 
 import pytest
 
+from opcod.chat import Chat
 from opcod.data.lessons import LessonMix, lessons, solve, tutor, use_context
 from opcod.data.questions import Question, QuestionError
 from opcod.data.science import DOMAINS, LEVELS, generate
 from opcod.data.science.worked import twist
 from opcod.feedback import judge, sanitize
 from opcod.grading import grade
+from opcod.specialist import sequence_of
+from tiny import build_folder, load_tiny
 
 
 @pytest.fixture(scope="module", params=DOMAINS)
@@ -80,11 +83,14 @@ def test_context_lessons_show_what_a_self_teacher_is_shown(worked):
     for item in worked:
         for draw in range(20):
             lesson = use_context(item, random.Random(f"{item.question.id} {draw}"))
-            assert grade(lesson.response, item.question).correct
+            attempt = next((a for a in attempts(item) if a.begun and a.begun == lesson.begun), item.right)
+            assert lesson.begun + lesson.response == attempt.response
+            assert bool(lesson.begun) != (lesson.response == item.right.response)
             shown = lesson.messages[-1]["content"]
             kinds["s" if "A correct solution:" in shown else "f alone"] += 1
+            kinds["goes on" if lesson.begun else "whole"] += 1
             kinds["lucky s"] += item.lucky.response in shown
-    assert set(kinds) == {"s", "f alone", "lucky s"}
+    assert set(kinds) == {"s", "f alone", "goes on", "whole", "lucky s"}
     assert min(kinds.values()) > len(worked)
 
 
@@ -107,3 +113,13 @@ def test_the_mix_decides_the_kinds():
 def test_a_question_without_a_solution_is_refused():
     with pytest.raises(QuestionError, match="'q' has no worked solution"):
         solve(Question("q", "physics", "Which?", ("1", "2"), "A"))
+
+
+def test_what_is_begun_is_not_learned(tmp_path, worked):
+    loaded = load_tiny(build_folder(tmp_path))
+    chat = Chat(loaded.tokenizer, loaded.end_tokens)
+    lesson = next(x for x in (use_context(worked[0], random.Random(i)) for i in range(50)) if x.begun)
+    sequence = sequence_of(lesson, chat)
+    assert chat.text(sequence.prompt).endswith(lesson.begun)
+    assert chat.text(sequence.response) == lesson.response
+    assert sequence.response[-1] == chat.end

@@ -24,12 +24,14 @@ class Lesson:
         response: The text to be written.
         domain: Of its question.
         kind: `solve`, `context` or `tutor`.
+        begun: What stands before the text as the response's beginning, and is not learned.
     """
 
     messages: list[Message]
     response: str
     domain: str
     kind: str
+    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ def solve(question: Question) -> Lesson:
 
 
 def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
-    """To answer a question shown s, f or both.
+    """To answer a question shown s, f or both, or to go on with an answer.
 
     f is on a right or a wrong response. s is right by its letter, as in co-distillation: one time in four, by luck.
+    Where the response that f is on has a slip, the lesson every other time is to go on from there as follows from it.
+    Otherwise a small self-teacher says the letter of s whatever has been reasoned before, and its student learns to.
     """
     attempts = [worked.right, *worked.wrong, *([worked.lucky] if worked.lucky else [])]
     attempt = rng.choice(attempts)
@@ -77,6 +81,9 @@ def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
     solved = worked.lucky if worked.lucky and rng.random() < 1 / 4 else worked.right
     solution = solved.response if shown != "feedback" else None
     messages = teacher_messages(worked.question, solution, feedback)
+    if attempt.begun and rng.random() < 1 / 2:
+        rest = attempt.response.removeprefix(attempt.begun)
+        return Lesson(messages, rest, worked.question.domain, "context", attempt.begun)
     return Lesson(messages, worked.right.response, worked.question.domain, "context")
 
 

@@ -52,6 +52,7 @@ def generate(
     if unknown := set(levels) - set(LEVELS) or not levels:
         raise QuestionError(f"levels {unknown or 'are empty'}: expected some of {', '.join(map(str, LEVELS))}")
     slots = [(name, level) for name in chosen for level in levels]
+    random.Random(f"{seed} {domain} {split}").shuffle(slots)  # a few questions must not be of the first families alone
     drawn: list[WorkedQuestion] = []
     seen: set[str] = set()
     tries = dict.fromkeys(slots, 0)

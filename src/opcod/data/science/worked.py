@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opcod.data.questions import LABELS, Question
 from opcod.data.science.common import Draft, Mistake
@@ -47,10 +47,12 @@ class Attempted:
         response: In the response format, right or wrong.
         feedback: With its <concept></concept> tag, as the tutor's prompt asks for it: the rule, the peer's step,
             what it is worth.
+        begun: How the response begins, up to and with its slip; empty where it has none.
     """
 
     response: str
     feedback: str
+    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: s
 
     def attempted(steps: str, result: str, remark: str, advice: str, rule: str = draft.rule) -> Attempted:
         feedback = f"<concept>{draft.concept}</concept> {draft.rule} You wrote: {steps} {remark} {advice}"
-        return Attempted(f"<reasoning>{rule} {steps}{finish(result)}", feedback)
+        begun = f"<reasoning>{rule} {steps}"
+        return Attempted(begun + finish(result), feedback, begun if steps != draft.steps else "")
 
     def slipped(mistake: Mistake, result: str) -> Attempted:
         rule = rng.choice((draft.rule, twist(draft.rule, rng)))
@@ -100,7 +103,7 @@ def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: s
 
     right = attempted(draft.steps, draft.answer, rng.choice(_SOUND), _COMPARE)
     wrong = [slipped(mistake, mistake.value) for mistake in mistakes]
-    lucky = slipped(mistakes[0], draft.answer)
+    lucky = replace(slipped(mistakes[0], draft.answer), begun="")  # what it ends in does not follow from its slip
     wrong.append(attempted(draft.steps, mistakes[1].value, _MISREAD, _TICK))
     step, answer, end = draft.steps.rpartition(draft.answer)
     if answer:
