@@ -39,7 +39,7 @@ class LessonMix:
     """Shares of what a specialist is taught beside solving.
 
     Args:
-        context: Share of lessons that solve a question as the self-teacher does, shown s, f or both.
+        context: Share of lessons that answer as the self-teacher does, shown s, f or both; some go on from a slip.
         tutor: Share of lessons that give feedback on a response.
     """
 
