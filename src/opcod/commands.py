@@ -163,7 +163,7 @@ def specialise(arguments: Sequence[str]) -> None:
     card = model_card(model, data, scores, command=command_line, commit=commit, dtype=config.dtype)
     output, dtype = Path(config.output), getattr(torch, config.dtype)
     write_adapter(output, model.state(), model.lora, base=model.base.model, dtype=dtype, card=card)
-    print(f"The adapter of the {data.home} specialist is in {output}.")
+    print(f"The adapter of {_title(data)} is in {output}.")
 
 
 def model_card(
@@ -188,7 +188,9 @@ def model_card(
     base, lora, sampling = model.base, model.lora, model.evaluation
     start = f"the adapter `{model.adapter}`" if model.adapter else "the base model"
     name = BUNDLED_NAME if base.model == BUNDLED else base.model
-    return f"""# {data.home} specialist
+    apart = "; ".join(f"{', '.join(names)} ({domain})" for domain, names in data.specialties.items()) or "none"
+    title = _title(data)
+    return f"""# {title[0].upper() + title[1:]}
 
 A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over {name} (quantization: \
 {base.quantization}), made by opcod {__version__}.
@@ -197,7 +199,9 @@ A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over 
 - started from: {start}
 - seed: {model.seed}
 - commit: {commit}
-- lessons: {data.home_lessons} of {data.home}, {data.other_lessons} of each of the other domains
+- lessons: {f"{data.home_lessons} of {data.home}, " if data.home else ""}{data.other_lessons} of each of the other \
+domains
+- taught only to the specialist of their domain, families: {apart}
 
 avg@{model.samples} on {data.validation} validation questions a domain, sampled at temperature \
 {sampling.temperature:g} and top-p {sampling.top_p:g}, before the adapter was stored; all in per cent:
@@ -205,6 +209,10 @@ avg@{model.samples} on {data.validation} validation questions a domain, sampled 
 | domain | score | standard error | in the format |
 |---|---|---|---|
 {"".join(row + chr(10) for row in rows) or "| not scored | | | |" + chr(10)}"""
+
+
+def _title(data: LessonData) -> str:
+    return f"the {data.home} specialist" if data.home else "what all specialists share"
 
 
 def _commit() -> str:

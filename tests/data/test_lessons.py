@@ -59,6 +59,21 @@ def test_verdicts_differ_between_right_and_wrong_attempts(worked):
         assert item.right.feedback not in said
 
 
+def test_the_misled_state_a_wrong_rule(worked):
+    for item in worked:
+        feedback = judge(item.misled.feedback, item.question, anchored=True)
+        assert rule_of(item) not in feedback.text
+        assert " You wrote: " in feedback.text
+
+
+def test_at_home_f_is_sometimes_wrong(worked):
+    item = worked[0]
+    said = judge(item.misled.feedback, item.question, anchored=True).text
+    for at_home in (True, False):
+        shown = [use_context(item, random.Random(i), at_home=at_home).messages[-1]["content"] for i in range(100)]
+        assert any(said in text for text in shown) == at_home
+
+
 def test_a_tutor_cannot_take_the_rule_from_a_faulty_response(worked):
     faulty = [(rule_of(item), a) for item in worked for a in (*item.wrong[:3], item.lucky)]
     stated = Counter(rule in attempt.response for rule, attempt in faulty)

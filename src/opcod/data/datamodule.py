@@ -204,10 +204,11 @@ class LessonData(L.LightningDataModule):
 
     Args:
         source: Where the questions come from.
-        home: The domain it becomes a specialist in.
+        home: The domain it becomes a specialist in; none for what specialists learn before they part.
         peers: The domains its peers are strong in, as the tutoring prompts name them.
         home_lessons: Lessons in its own domain.
         other_lessons: Lessons in each of the other domains, so that it is not lost there.
+        specialties: Domain -> families of questions that only the specialist of this domain is taught.
         mix: Shares of lessons that are not plain solving.
         batch_size: Lessons a step.
         validation: Validation questions a domain.
@@ -217,10 +218,11 @@ class LessonData(L.LightningDataModule):
     def __init__(
         self,
         source: QuestionSource,
-        home: str,
+        home: str | None,
         peers: list[str],
         home_lessons: int = 1200,
         other_lessons: int = 400,
+        specialties: dict[str, list[str]] | None = None,
         mix: LessonMix = LessonMix(),
         batch_size: int = 16,
         validation: int = 30,
@@ -228,13 +230,15 @@ class LessonData(L.LightningDataModule):
     ) -> None:
         super().__init__()
         check_settings(home_lessons=home_lessons, batch_size=batch_size, validation=validation)
-        if home not in source.domains:
-            raise QuestionError(f"unknown domain {home!r}: the source has {', '.join(source.domains)}")
+        for domain in (*([] if home is None else [home]), *(specialties or {})):
+            if domain not in source.domains:
+                raise QuestionError(f"unknown domain {domain!r}: the source has {', '.join(source.domains)}")
         self.source = source
         self.home = home
         self.peers = peers
         self.home_lessons = home_lessons
         self.other_lessons = other_lessons
+        self.specialties = specialties or {}
         self.mix = mix
         self.batch_size = batch_size
         self.validation = validation
@@ -244,9 +248,10 @@ class LessonData(L.LightningDataModule):
         """Make the lessons and load the validation questions."""
         made: list[Lesson] = []
         for domain in self.source.domains:
-            count = self.home_lessons if domain == self.home else self.other_lessons
-            if count:
-                worked = self.source.worked(domain, count, seed=self.seed)
+            at_home = domain == self.home
+            if count := self.home_lessons if at_home else self.other_lessons:
+                unknown = [] if at_home else self.specialties.get(domain, [])
+                worked = self.source.worked(domain, count, seed=self.seed, without=unknown)
                 made += lessons(worked, self.mix, home=self.home, peers=self.peers, seed=self.seed)
         random.Random(f"{self.seed} lessons {self.home}").shuffle(made)
         self.lessons = made

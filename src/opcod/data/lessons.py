@@ -67,15 +67,16 @@ def solve(question: Question) -> Lesson:
     return Lesson(student_messages(question), question.solution, question.domain, "solve")
 
 
-def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
+def use_context(worked: WorkedQuestion, rng: random.Random, *, at_home: bool = False) -> Lesson:
     """To answer a question shown s, f or both, or to go on with an answer.
 
     f is on a right or a wrong response. s is right by its letter, as in co-distillation: one time in four, by luck.
     Where the response that f is on has a slip, the lesson every other time is to go on from there as follows from it.
     Otherwise a small self-teacher says the letter of s whatever has been reasoned before, and its student learns to.
+    At home a specialist knows better than its peers: there, one time in three, f states a wrong rule.
     """
     attempts = [worked.right, *worked.wrong, *([worked.lucky] if worked.lucky else [])]
-    attempt = rng.choice(attempts)
+    attempt = worked.misled if at_home and worked.misled and rng.random() < 1 / 3 else rng.choice(attempts)
     shown = rng.choice(("solution", "feedback", "both")) if worked.wrong else "solution"
     feedback = judge(attempt.feedback, worked.question, anchored=True).text if shown != "solution" else None
     solved = worked.lucky if worked.lucky and rng.random() < 1 / 4 else worked.right
@@ -87,13 +88,14 @@ def use_context(worked: WorkedQuestion, rng: random.Random) -> Lesson:
     return Lesson(messages, worked.right.response, worked.question.domain, "context")
 
 
-def tutor(worked: WorkedQuestion, rng: random.Random, *, home: str, peers: Sequence[str]) -> Lesson:
-    """To give feedback on a response as a tutor strong in `home`.
+def tutor(worked: WorkedQuestion, rng: random.Random, *, home: str | None, peers: Sequence[str]) -> Lesson:
+    """To give feedback on a response as a tutor strong in `home`, by default in the question's domain.
 
     Three in five are right, about as many as a student's own: a tutor that met fewer calls right ones faulty.
     """
     faulty = [*worked.wrong, *([worked.lucky] if worked.lucky else [])]
     attempt = worked.right if rng.random() < 3 / 5 else rng.choice(faulty)
+    home = home or worked.question.domain
     peer_domain = rng.choice([d for d in peers if d != home] or [home])
     messages = tutor_messages(
         worked.question, attempt.response, tutor_domain=home, peer_domain=peer_domain, anchored=True
@@ -102,15 +104,15 @@ def tutor(worked: WorkedQuestion, rng: random.Random, *, home: str, peers: Seque
 
 
 def lessons(
-    worked: Sequence[WorkedQuestion], mix: LessonMix, *, home: str, peers: Sequence[str], seed: int
+    worked: Sequence[WorkedQuestion], mix: LessonMix, *, home: str | None, peers: Sequence[str], seed: int
 ) -> list[Lesson]:
-    """One lesson a question, of kinds drawn by `mix`."""
+    """One lesson a question, of kinds drawn by `mix`, for a specialist in `home`."""
     made = []
     for item in worked:
         rng = random.Random(f"{seed} lesson {item.question.id}")
         draw = rng.random()
         if draw < mix.context:
-            made.append(use_context(item, rng))
+            made.append(use_context(item, rng, at_home=item.question.domain == home))
         elif draw < mix.context + mix.tutor and item.wrong:
             made.append(tutor(item, rng, home=home, peers=peers))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,10 @@ class QuestionSource(ABC):
             QuestionError: If a file is faulty, or a domain has too few questions.
         """
 
-    def worked(self, domain: str, count: int, *, seed: int) -> list[WorkedQuestion]:
-        """Training questions of `domain` with worked solutions, for a specialist."""
+    def worked(self, domain: str, count: int, *, seed: int, without: Collection[str] = ()) -> list[WorkedQuestion]:
+        """Training questions of `domain` with worked solutions, for a specialist; none of the families `without`."""
         train = self.splits(validation=0, test=None, seed=seed).train
-        solved = [q for q in train if q.domain == domain and q.solution is not None]
+        solved = [q for q in train if q.domain == domain and q.solution is not None and q.family not in without]
         if not solved:
             raise QuestionError(
                 f"no {domain} question has a worked solution to learn from; give training questions a `solution` "
@@ -89,8 +89,11 @@ class GeneratedScience(QuestionSource):
         self.train = train
         self.families = families or {}
 
-    def _draw(self, domain: str, count: int, seed: int, split: str) -> list[WorkedQuestion]:
-        return generate(domain, count, seed=seed, split=split, levels=self.levels, families=self.families.get(domain))
+    def _draw(
+        self, domain: str, count: int, seed: int, split: str, without: Collection[str] = ()
+    ) -> list[WorkedQuestion]:
+        families = self.families.get(domain)
+        return generate(domain, count, seed=seed, split=split, levels=self.levels, families=families, without=without)
 
     def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
         """See `QuestionSource`; 200 test questions a domain where none are asked for."""
@@ -101,9 +104,9 @@ class GeneratedScience(QuestionSource):
         }
         return Splits(**drawn)
 
-    def worked(self, domain: str, count: int, *, seed: int) -> list[WorkedQuestion]:
+    def worked(self, domain: str, count: int, *, seed: int, without: Collection[str] = ()) -> list[WorkedQuestion]:
         """See `QuestionSource`; also with typical mistakes and the feedback on them."""
-        return self._draw(domain, count, seed, "train")
+        return self._draw(domain, count, seed, "train", without)
 
 
 class SciKnowEval(QuestionSource):

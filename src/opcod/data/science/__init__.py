@@ -31,6 +31,7 @@ def generate(
     split: str,
     levels: Sequence[int] = (1, 2),
     families: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> list[WorkedQuestion]:
     """Draw `count` distinct questions of one split, evenly from the families and levels.
 
@@ -44,11 +45,12 @@ def generate(
         levels: Difficulties to draw from: 1 one step with small numbers, 2 larger or two steps, 3 decimals,
             conversions or three steps.
         families: Only these families; all by default.
+        without: But none of these.
 
     Raises:
         QuestionError: If there is no such domain, level or family, or fewer than `count` distinct questions.
     """
-    chosen = _families(domain, families)
+    chosen = _families(domain, families, without)
     if unknown := set(levels) - set(LEVELS) or not levels:
         raise QuestionError(f"levels {unknown or 'are empty'}: expected some of {', '.join(map(str, LEVELS))}")
     slots = [(name, level) for name in chosen for level in levels]
@@ -60,7 +62,7 @@ def generate(
         for slot in list(slots):
             if len(drawn) == count:
                 break
-            worked = _draw_new(domain, chosen[slot[0]], slot, tries, seed=seed, split=split, seen=seen)
+            worked = _draw_new(domain, chosen, slot, tries, seed=seed, split=split, seen=seen)
             if worked is None:
                 slots.remove(slot)
             else:
@@ -75,7 +77,7 @@ def generate(
 
 def _draw_new(
     domain: str,
-    family: Family,
+    families: dict[str, Family],
     slot: tuple[str, int],
     tries: dict[tuple[str, int], int],
     *,
@@ -85,26 +87,34 @@ def _draw_new(
 ) -> WorkedQuestion | None:
     """The next question of a family and level that is of this split and new; None if it seems exhausted."""
     name, level = slot
+    strangers = [family for other, family in families.items() if other != name]
     for _ in range(_PATIENCE):
         number = tries[slot]
         tries[slot] += 1
-        rng = random.Random(f"{seed} {domain} {name} {level} {number}")
+        key = f"{seed} {domain} {name} {level} {number}"
+        rng, other = random.Random(key), random.Random(f"{key} stranger")
         worked = compose(
-            family(rng, level), rng, id=f"{domain}-{name}-{level}-{seed}-{number}", domain=domain, family=name
+            families[name](rng, level),
+            rng,
+            id=f"{domain}-{name}-{level}-{seed}-{number}",
+            domain=domain,
+            family=name,
+            strange_rule=other.choice(strangers)(other, level).rule if strangers else None,
         )
-        key = content_key(worked.question)
-        if key not in seen and split_of(worked.question) == split:
-            seen.add(key)
+        content = content_key(worked.question)
+        if content not in seen and split_of(worked.question) == split:
+            seen.add(content)
             return worked
     return None
 
 
-def _families(domain: str, wanted: Collection[str] | None) -> dict[str, Family]:
+def _families(domain: str, wanted: Collection[str] | None, without: Collection[str]) -> dict[str, Family]:
     if domain not in DOMAINS:
         raise QuestionError(f"unknown domain {domain!r}: generated science has {', '.join(DOMAINS)}")
     known = DOMAINS[domain]
-    if wanted is None:
-        return known
-    if unknown := set(wanted) - set(known):
+    if unknown := {*(wanted or ()), *without} - set(known):
         raise QuestionError(f"{domain} has no families {', '.join(sorted(unknown))}; it has {', '.join(known)}")
-    return {name: known[name] for name in known if name in wanted}
+    chosen = {name: known[name] for name in known if (wanted is None or name in wanted) and name not in without}
+    if not chosen:
+        raise QuestionError(f"no family of {domain} is left: ask for some of {', '.join(known)}")
+    return chosen

@@ -65,32 +65,47 @@ class WorkedQuestion:
         wrong: Responses that end in a wrong option: by each typical mistake, by a wrong result of the right step,
             and by the wrong tick for the right result.
         lucky: A response that comes to the right option by a mistake.
+        misled: A response with the feedback of a tutor that does not know the rule.
     """
 
     question: Question
     right: Attempted
     wrong: tuple[Attempted, ...] = ()
     lucky: Attempted | None = None
+    misled: Attempted | None = None
 
 
-def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: str) -> WorkedQuestion:
+def compose(
+    draft: Draft, rng: random.Random, *, id: str, domain: str, family: str, strange_rule: str | None = None
+) -> WorkedQuestion:
     """Lay out a draft as a question with four options, in random order.
 
     A solution reasons to its result, goes through the options one by one, and says the letter where one fits: for
     a small model, to find the option that holds a result, and its letter, are skills of their own.
+
+    Args:
+        draft: What a family drew.
+        rng: Of the order of the options, and of what attempts at the question say.
+        id: Of the question.
+        domain: Of the question.
+        family: Of the question.
+        strange_rule: The rule of another family, which may be taken for this one's.
     """
     mistakes = rng.sample(draft.mistakes, 3)
     options = [draft.answer, *(m.value for m in mistakes)]
     rng.shuffle(options)
 
-    def verdicts(result: str) -> str:
-        return " ".join(
-            f"{label} {option} {f'yes: {label}' if option == result else 'no'}."
+    def ticked(result: str) -> list[str]:
+        return [
+            f" {label} {option} {f'yes: {label}' if option == result else 'no'}."
             for label, option in zip(LABELS, options, strict=False)
-        )
+        ]
 
     def finish(result: str) -> str:
-        return f" {verdicts(result)}</reasoning>\n<answer>{LABELS[options.index(result)]}</answer>"
+        return "".join(ticked(result)) + f"</reasoning>\n<answer>{LABELS[options.index(result)]}</answer>"
+
+    def wrong_rule() -> str:
+        return rng.choice([twist(draft.rule, rng), *([strange_rule] if strange_rule else [])])
 
     def attempted(steps: str, result: str, remark: str, advice: str, rule: str = draft.rule) -> Attempted:
         feedback = f"<concept>{draft.concept}</concept> {draft.rule} You wrote: {steps} {remark} {advice}"
@@ -98,17 +113,22 @@ def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: s
         return Attempted(begun + finish(result), feedback, begun if steps != draft.steps else "")
 
     def slipped(mistake: Mistake, result: str) -> Attempted:
-        rule = rng.choice((draft.rule, twist(draft.rule, rng)))
+        rule = draft.rule if rng.random() < 1 / 3 else wrong_rule()
         return attempted(mistake.steps, result, mistake.remark, _REDO, rule)
 
     right = attempted(draft.steps, draft.answer, rng.choice(_SOUND), _COMPARE)
     wrong = [slipped(mistake, mistake.value) for mistake in mistakes]
     lucky = replace(slipped(mistakes[0], draft.answer), begun="")  # what it ends in does not follow from its slip
-    wrong.append(attempted(draft.steps, mistakes[1].value, _MISREAD, _TICK))
+    result = mistakes[1].value
+    misread = attempted(draft.steps, result, _MISREAD, _TICK)
+    begun = f"<reasoning>{draft.rule} {draft.steps}" + "".join(ticked(result)[: options.index(result) + 1])
+    wrong.append(replace(misread, begun=begun))
     step, answer, end = draft.steps.rpartition(draft.answer)
     if answer:
         result = mistakes[2].value
         wrong.append(attempted(step + result + end, result, _MISRECKONED, _REDO))
+    misled = rng.choice((right, *wrong))
+    misled = replace(misled, feedback=misled.feedback.replace(f"> {draft.rule} ", f"> {wrong_rule()} "))
     question = Question(
         id=id,
         domain=domain,
@@ -118,7 +138,7 @@ def compose(draft: Draft, rng: random.Random, *, id: str, domain: str, family: s
         solution=right.response,
         family=family,
     )
-    return WorkedQuestion(question, right, tuple(wrong), lucky)
+    return WorkedQuestion(question, right, tuple(wrong), lucky, misled)
 
 
 def twist(rule: str, rng: random.Random) -> str:
