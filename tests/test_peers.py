@@ -256,6 +256,11 @@ def test_a_family_that_scales_its_logits_in_an_unknown_way_is_refused(tiny_base,
         SharedBase(tiny_base, LORA)
 
 
+def test_an_adapter_of_the_output_head_is_refused(tiny_base):
+    with pytest.raises(ModelError, match="reach the output head, which all roles share"):
+        SharedBase(tiny_base, Lora(target_modules=["q_proj", "lm_head"]))
+
+
 def test_state_and_load_state_restore_every_role_bit_for_bit(tiny_folder, base):
     ann = peer(base)
     saved = {role: {n: t.clone() for n, t in state.items()} for role, state in ann.state().items()}

@@ -220,7 +220,12 @@ class SharedBase(nn.Module):
         return logits
 
     def _check_head(self) -> None:
-        """That `head(hidden(x))` is what the model family itself computes."""
+        """That `head(hidden(x))` is what the model family itself computes, and that no adapter changes the head."""
+        if isinstance(self.loaded.model.get_output_embeddings(), BaseTunerLayer):
+            raise ModelError(
+                f"lora.target_modules {self.lora.target_modules!r} reach the output head, which all roles share: "
+                "name other linear layers, or take all-linear."
+            )
         ids = torch.arange(8, device=self.device)[None] + 1
         with self.using(_BARE):
             ours = self.head(self.hidden(ids)[0])

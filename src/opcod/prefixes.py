@@ -38,10 +38,17 @@ def read_prefixes(
     ids, mask = left_padded([prefixes[run[0]] for run in runs], base.device)
     if ids.shape[1]:
         base.hidden(ids, attention_mask=mask, position_ids=positions(mask), cache=cache)
-    rows = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=base.device)
-    if ids.shape[1] and len(runs) < len(prefixes):
-        cache.batch_select_indices(rows)
-    return cache, mask[rows]
+    return cache, repeat_runs(runs, mask, cache=cache if ids.shape[1] else None)
+
+
+def repeat_runs(runs: Sequence[range], rows: Tensor, cache: DynamicCache | None = None) -> Tensor:
+    """One row a run -> one row a member of it, in `rows` and, in place, in `cache`."""
+    if len(runs) == sum(map(len, runs)):
+        return rows
+    members = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=rows.device)
+    if cache is not None:
+        cache.batch_select_indices(members)
+    return rows[members]
 
 
 def left_padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from opcod.peers import SharedBase
-from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes
+from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes, repeat_runs
 
 _BLOCK = 256  # tokens summed at once when a distribution is inverted
 _CANDIDATES = 256  # tokens looked at for top-p before the whole vocabulary is sorted
@@ -183,8 +183,7 @@ def _prefill(base: SharedBase, requests: Sequence[Request]) -> tuple[DynamicCach
     Returns:
         The cache of all rows, its mask [rows, positions], and the hidden state [rows, H] at each prompt's end.
     """
-    prompts = [r.prompt for r in requests]
-    runs = list(equal_runs(prompts))
+    runs = list(equal_runs([r.prompt for r in requests]))
     distinct = [requests[run[0]] for run in runs]
     cache, mask = read_prefixes(base, [r.prompt[: r.shared] for r in distinct], GrowingLayer)
     ids, own = left_padded([r.prompt[r.shared :] for r in distinct], base.device)
@@ -195,11 +194,7 @@ def _prefill(base: SharedBase, requests: Sequence[Request]) -> tuple[DynamicCach
         position_ids=positions(mask)[:, -ids.shape[1] :],
         cache=cache,
     )[:, -1]
-    if len(distinct) < len(prompts):
-        rows = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=base.device)
-        cache.batch_select_indices(rows)
-        mask, hidden = mask[rows], hidden[rows]
-    return cache, mask, hidden.contiguous()
+    return cache, repeat_runs(runs, mask, cache), repeat_runs(runs, hidden).contiguous()
 
 
 def choose(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
