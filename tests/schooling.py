@@ -1,6 +1,9 @@
 """A model of less than a million parameters, taught from scratch to read two kinds of question half well."""
 
 import random
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -12,12 +15,14 @@ from opcod.codistillation import CoDistillation, Student
 from opcod.contexts import ContextSettings
 from opcod.data.datamodule import LessonData, QuestionData
 from opcod.data.lessons import Lesson, LessonMix, lessons
+from opcod.data.science import WorkedQuestion
 from opcod.data.sources import GeneratedScience
 from opcod.evaluation import Table
 from opcod.export import write_adapter
 from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.peers import Lora
+from opcod.prompts import teacher_messages
 from opcod.rollout import Sampling
 from opcod.specialist import Specialist, sequence_of
 from tiny import build_folder, load_tiny
@@ -25,7 +30,7 @@ from tiny import build_folder, load_tiny
 DOMAINS = ["physics", "materials"]
 FAMILIES = {"physics": ["net_force"], "materials": ["bond_type"]}
 LORA = Lora(rank=8, alpha=16)
-MIX = LessonMix(context=0.5, tutor=0.2)
+MIX = LessonMix(context=0.2, tutor=0.2)
 
 
 def source() -> GeneratedScience:
@@ -33,26 +38,32 @@ def source() -> GeneratedScience:
     return GeneratedScience(DOMAINS, levels=[1], train=100, families=FAMILIES)
 
 
-def all_lessons(seed: int, repeats: int = 8) -> list[Lesson]:
-    """Lessons of both domains, every question `repeats` times, each time perhaps as another kind."""
+def all_lessons(seed: int) -> list[Lesson]:
+    """Lessons of both domains, each question several times: all kinds, and to do as a shown solution does."""
     made = []
     for domain in DOMAINS:
         worked = source().worked(domain, 100, seed=seed)
-        for repeat in range(repeats):
-            made += lessons(worked, MIX, home=domain, peers=DOMAINS, seed=repeats * seed + repeat)
+        for repeat in range(4):
+            made += lessons(worked, MIX, home=domain, peers=DOMAINS, seed=4 * seed + repeat)
+            made += [_follow(w) for w in worked]
     return made
+
+
+def _follow(worked: WorkedQuestion) -> Lesson:
+    solution = worked.right.response
+    return Lesson(teacher_messages(worked.question, solution, None), solution, worked.question.domain, "context")
 
 
 def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 3e-3) -> Path:
     """Write a model that was trained from scratch on lessons of both domains to `folder`."""
     taught = all_lessons(seed)
     texts = [m["content"] for x in taught for m in x.messages] + [x.begun + x.response for x in taught]
-    shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 1000, "spread": 0.02}
-    build_folder(folder, **shape, seed=seed, texts=texts)
+    shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 600, "spread": 0.02}
+    build_folder(folder, **shape, seed=seed, texts=texts, phrases=_recurring(texts))
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
     model = loaded.model.train().requires_grad_(True)
-    pairs = [sequence_of(lesson, chat) for lesson in taught]
+    pairs = [(s.prompt, s.response) for s in (sequence_of(lesson, chat) for lesson in taught)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     rng = random.Random(seed)
@@ -63,7 +74,7 @@ def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 
         targets = torch.full((batch, longest), -100)
         for i, (prompt, response) in enumerate(rows):
             ids[i, : len(prompt) + len(response)] = torch.tensor(prompt + response)
-            targets[i, len(prompt) : len(prompt) + len(response)] = torch.tensor(response)
+            targets[i, : len(prompt) + len(response)] = torch.tensor(prompt + response)  # to read questions, too
         answered = targets[:, 1:] != -100
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][answered]
         loss = F.cross_entropy(model.lm_head(hidden), targets[:, 1:][answered])
@@ -74,6 +85,13 @@ def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 
         schedule.step()
     model.save_pretrained(folder)
     return folder
+
+
+def _recurring(texts: Sequence[str]) -> list[str]:
+    """The sentences that many texts hold, and the tags: one token each, so that prompts are short."""
+    counted = Counter(sentence for text in texts for sentence in set(re.split(r"(?<=[.:?,]) |\n", text)))
+    tags = [f"<{slash}{tag}>" for tag in ("reasoning", "answer", "concept") for slash in ("", "/")]
+    return tags + [s for s, n in counted.items() if n > len(texts) / 50 and len(s.split()) > 4 and "<" not in s]
 
 
 def specialist(base: Path, folder: Path, *, home: str, seed: int, epochs: int, lr: float = 2e-3) -> Path:

@@ -31,8 +31,13 @@ def science_texts(count: int = 20) -> list[str]:
     return contents + [w.question.solution or "" for w in worked]
 
 
-def build_tokenizer(vocab: int = 600, texts: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `vocab` tokens, trained on `texts`, by default generated questions."""
+def build_tokenizer(
+    vocab: int = 600, texts: Iterable[str] | None = None, phrases: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `vocab` tokens, trained on `texts`, by default generated questions.
+
+    Each of the `phrases` is one more token.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -43,6 +48,7 @@ def build_tokenizer(vocab: int = 600, texts: Iterable[str] | None = None) -> Pre
         show_progress=False,
     )
     tokenizer.train_from_iterator(science_texts() if texts is None else texts, trainer)
+    tokenizer.add_tokens(list(phrases))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -66,6 +72,7 @@ def build_folder(
     spread: float = 0.2,
     seed: int = 0,
     texts: Iterable[str] | None = None,
+    phrases: Iterable[str] = (),
 ) -> Path:
     """Write a random Llama with its tokenizer to `folder`, as `save_pretrained` does.
 
@@ -81,8 +88,9 @@ def build_folder(
         spread: Standard deviation of the weights; 0.02 trains well, a larger one gives peaked distributions.
         seed: Of the weights.
         texts: What the tokenizer is trained on.
+        phrases: Which are one token each.
     """
-    tokenizer = build_tokenizer(vocab, texts)
+    tokenizer = build_tokenizer(vocab, texts, phrases)
     config = LlamaConfig(
         hidden_size=hidden,
         num_hidden_layers=layers,
