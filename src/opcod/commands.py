@@ -190,6 +190,9 @@ def model_card(
     name = BUNDLED_NAME if base.model == BUNDLED else base.model
     apart = "; ".join(f"{', '.join(names)} ({domain})" for domain, names in data.specialties.items()) or "none"
     title = _title(data)
+    lessons = f"{data.other_lessons} of each domain"
+    if data.home:
+        lessons = f"{data.home_lessons} of {data.home}, {data.other_lessons} of each other domain"
     return f"""# {title[0].upper() + title[1:]}
 
 A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over {name} (quantization: \
@@ -199,8 +202,7 @@ A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over 
 - started from: {start}
 - seed: {model.seed}
 - commit: {commit}
-- lessons: {f"{data.home_lessons} of {data.home}, " if data.home else ""}{data.other_lessons} of each of the other \
-domains
+- lessons: {lessons}
 - taught only to the specialist of their domain, families: {apart}
 
 avg@{model.samples} on {data.validation} validation questions a domain, sampled at temperature \
