@@ -48,7 +48,9 @@ specialists: $(READY) ## make the shipped specialists anew; takes hours
 	$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-skills.yaml --output adapters/skills
 	for home in physics chemistry materials; do \
 		$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-home.yaml --data.home $$home \
-			--dtype bfloat16 --output $(SPECIALISTS)/$$home || exit 1; \
+			--output adapters/home/$$home || exit 1; \
+		$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-reading.yaml --data.home $$home \
+			--model.adapter adapters/home/$$home --dtype bfloat16 --output $(SPECIALISTS)/$$home || exit 1; \
 	done
 
 clean: ## remove the virtual environment and all caches; runs stay

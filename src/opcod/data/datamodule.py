@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import lightning as L
 from torch.utils.data import DataLoader
 
-from opcod.data.lessons import Lesson, LessonMix, lessons
+from opcod.data.lessons import Lesson, LessonMix, lessons, use_context
 from opcod.data.questions import Question, QuestionError
+from opcod.data.science import FICTION, generate
 from opcod.data.sources import QuestionSource, Splits
 
 T = TypeVar("T")
@@ -208,6 +209,7 @@ class LessonData(L.LightningDataModule):
         peers: The domains its peers are strong in, as the tutoring prompts name them.
         home_lessons: Lessons in its own domain.
         other_lessons: Lessons in each of the other domains, so that it is not lost there.
+        fiction_lessons: Lessons on made-up things, to answer by a rule that only f states.
         specialties: Domain -> families of questions that only the specialist of this domain is taught.
         mix: Shares of lessons that are not plain solving.
         batch_size: Lessons a step.
@@ -222,6 +224,7 @@ class LessonData(L.LightningDataModule):
         peers: list[str],
         home_lessons: int = 1200,
         other_lessons: int = 400,
+        fiction_lessons: int = 0,
         specialties: dict[str, list[str]] | None = None,
         mix: LessonMix = LessonMix(),
         batch_size: int = 16,
@@ -238,6 +241,7 @@ class LessonData(L.LightningDataModule):
         self.peers = peers
         self.home_lessons = home_lessons
         self.other_lessons = other_lessons
+        self.fiction_lessons = fiction_lessons
         self.specialties = specialties or {}
         self.mix = mix
         self.batch_size = batch_size
@@ -253,6 +257,9 @@ class LessonData(L.LightningDataModule):
                 unknown = [] if at_home else self.specialties.get(domain, [])
                 worked = self.source.worked(domain, count, seed=self.seed, without=unknown)
                 made += lessons(worked, self.mix, home=self.home, peers=self.peers, seed=self.seed)
+        for invented in generate(FICTION, self.fiction_lessons, seed=self.seed, split="train", levels=[1]):
+            rng = random.Random(f"{self.seed} lesson {invented.question.id}")
+            made.append(use_context(invented, rng, invented=True))
         random.Random(f"{self.seed} lessons {self.home}").shuffle(made)
         self.lessons = made
         self.questions = self.source.splits(validation=self.validation, test=1, seed=self.seed).validation

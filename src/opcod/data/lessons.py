@@ -67,17 +67,18 @@ def solve(question: Question) -> Lesson:
     return Lesson(student_messages(question), question.solution, question.domain, "solve")
 
 
-def use_context(worked: WorkedQuestion, rng: random.Random, *, at_home: bool = False) -> Lesson:
+def use_context(worked: WorkedQuestion, rng: random.Random, *, at_home: bool = False, invented: bool = False) -> Lesson:
     """To answer a question shown s, f or both, or to go on with an answer.
 
     f is on a right or a wrong response. s is right by its letter, as in co-distillation: one time in four, by luck.
     Where the response that f is on has a slip, the lesson every other time is to go on from there as follows from it.
     Otherwise a small self-teacher says the letter of s whatever has been reasoned before, and its student learns to.
-    At home a specialist knows better than its peers: there, one time in three, f states a wrong rule.
+    At home a specialist knows better than its peers: there, one time in three, f states a wrong rule. Of what is
+    invented it knows nothing: there f is always shown.
     """
     attempts = [worked.right, *worked.wrong, *([worked.lucky] if worked.lucky else [])]
     attempt = worked.misled if at_home and worked.misled and rng.random() < 1 / 3 else rng.choice(attempts)
-    shown = rng.choice(("solution", "feedback", "both")) if worked.wrong else "solution"
+    shown = rng.choice((*([] if invented else ["solution"]), "feedback", "both")) if worked.wrong else "solution"
     feedback = judge(attempt.feedback, worked.question, anchored=True).text if shown != "solution" else None
     solved = worked.lucky if worked.lucky and rng.random() < 1 / 4 else worked.right
     solution = solved.response if shown != "feedback" else None

@@ -6,12 +6,12 @@ import random
 from collections.abc import Collection, Sequence
 
 from opcod.data.questions import QuestionError, content_key
-from opcod.data.science import biology, chemistry, materials, physics
+from opcod.data.science import biology, chemistry, fiction, materials, physics
 from opcod.data.science.common import Family
 from opcod.data.science.worked import Attempted, WorkedQuestion, compose
 from opcod.data.splits import split_of
 
-__all__ = ["DOMAINS", "LEVELS", "Attempted", "WorkedQuestion", "generate"]
+__all__ = ["DOMAINS", "FICTION", "LEVELS", "Attempted", "WorkedQuestion", "generate"]
 
 DOMAINS: dict[str, dict[str, Family]] = {
     "physics": physics.FAMILIES,
@@ -19,6 +19,8 @@ DOMAINS: dict[str, dict[str, Family]] = {
     "materials": materials.FAMILIES,
     "biology": biology.FAMILIES,
 }
+FICTION = "fiction"
+"""The domain of made-up things, which `generate` knows as well; not of science, so not among the `DOMAINS`."""
 LEVELS = (1, 2, 3)
 _PATIENCE = 200  # draws in a row without a new question, after which a family counts as exhausted
 
@@ -38,7 +40,7 @@ def generate(
     The split is a function of a question's content, so that splits never share one, whatever is drawn.
 
     Args:
-        domain: `physics`, `chemistry`, `materials` or `biology`.
+        domain: `physics`, `chemistry`, `materials` or `biology`; or `fiction`.
         count: How many.
         seed: Another seed, another draw from the same families.
         split: `train`, `validation` or `test`.
@@ -109,9 +111,9 @@ def _draw_new(
 
 
 def _families(domain: str, wanted: Collection[str] | None, without: Collection[str]) -> dict[str, Family]:
-    if domain not in DOMAINS:
+    if domain not in (*DOMAINS, FICTION):
         raise QuestionError(f"unknown domain {domain!r}: generated science has {', '.join(DOMAINS)}")
-    known = DOMAINS[domain]
+    known = fiction.FAMILIES if domain == FICTION else DOMAINS[domain]
     if unknown := {*(wanted or ()), *without} - set(known):
         raise QuestionError(f"{domain} has no families {', '.join(sorted(unknown))}; it has {', '.join(known)}")
     chosen = {name: known[name] for name in known if (wanted is None or name in wanted) and name not in without}

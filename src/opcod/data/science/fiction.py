@@ -1,0 +1,153 @@
+"""Questions on things that do not exist, so that no model knows the rule and must take it from what it is shown.
+
+A small model that is taught to use feedback on questions it can answer by heart learns to ignore it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from opcod.data.science.common import (
+    Draft,
+    Family,
+    Mistake,
+    Quantity,
+    divide,
+    multiply,
+    redraw_until_distinct,
+    slip,
+)
+
+_ONSETS = (*"bdfgklmnprstvz", "dr", "fl", "gr", "kl", "pr", "tr")
+_COLOURS = ("red", "blue", "green", "white", "black", "yellow")
+_STATES = ("hard", "soft", "brittle", "tough", "smooth", "rough", "bright", "dull", "clear", "cloudy")
+
+
+def _word(rng: random.Random) -> str:
+    """A word that there is not, such as `drolin`."""
+    syllables = [rng.choice(_ONSETS) + rng.choice("aeiou") for _ in range(2)]
+    return "".join(syllables) + rng.choice("lnrstx")
+
+
+def _words(rng: random.Random, count: int) -> list[str]:
+    words: list[str] = []
+    while len(words) < count:
+        if (word := _word(rng)) not in words:
+            words.append(word)
+    return words
+
+
+@redraw_until_distinct
+def made_up_quantity(rng: random.Random, level: int) -> Draft:
+    """A quantity reckoned from two others."""
+    wanted, first, second, thing, unit = _words(rng, 5)
+    a, b = rng.randint(2, 9 * level), rng.randint(2, 9)
+    if rng.random() < 0.5:
+        one, other = Quantity(first, a, unit), Quantity(second, b, "")
+        working, rule = multiply(one, other, unit), f"The {wanted} is the {first} times the {second}."
+    else:
+        one, other = Quantity(first, a * b, unit), Quantity(second, b, "")
+        working, rule = divide(one, other, unit), f"The {wanted} is the {first} divided by the {second}."
+    given = [f"a {first} of {one}", f"a {second} of {other}"]
+    rng.shuffle(given)
+    return working.draft(f"A {thing} has {given[0]} and {given[1]}. What is its {wanted}?", rule, wanted)
+
+
+@redraw_until_distinct
+def made_up_sum(rng: random.Random, level: int) -> Draft:
+    """A quantity that is the sum or the difference of two others."""
+    wanted, first, second, thing = _words(rng, 4)
+    a, b = rng.randint(10, 30 * level), rng.randint(2, 9)
+    results = {"plus": a + b, "minus": a - b, "times": a * b}
+    signs = {"plus": "+", "minus": "-", "times": "x"}
+    right = rng.choice(("plus", "minus"))
+    mistakes = [
+        slip(f"{a} {signs[op]} {b}", value, "", f"You took {op} instead of {right}.")
+        for op, value in results.items()
+        if op != right
+    ]
+    mistakes.append(slip(f"{b}", b, "", f"You took the {second} alone."))
+    return Draft(
+        f"What {wanted} has a {thing} with a {first} of {a} and a {second} of {b}?",
+        str(results[right]),
+        f"The {wanted} is the {first} {right} the {second}.",
+        f"{a} {signs[right]} {b} = {results[right]}.",
+        wanted,
+        tuple(mistakes),
+    )
+
+
+@redraw_until_distinct
+def made_up_pairing(rng: random.Random, level: int) -> Draft:
+    """What comes of two things by their kinds."""
+    one, other, made, first, second = _words(rng, 5)
+    mixed, both, neither, never = rng.sample(_STATES, 4)
+    kinds = rng.choice(((one, other), (one, one), (other, other)))
+    results = {"mixed": mixed, one: both, other: neither}
+    right = results["mixed" if len(set(kinds)) == 2 else kinds[0]]
+    facts = f"{first.capitalize()} is a {kinds[0]} and {second} a {kinds[1]}"
+    question = rng.choice(
+        (
+            f"{facts}. What is the {made} of {first} and {second} like?",
+            f"What is the {made} that {first} and {second} form like? {facts}.",
+        )
+    )
+    wrong = [value for value in (mixed, both, neither, never) if value != right]
+    return Draft(
+        question,
+        right,
+        f"{one.capitalize()} with {other}: {mixed}; {one} only: {both}; {other} only: {neither}.",
+        f"{facts}: {right}.",
+        made,
+        tuple(Mistake(value, f"{facts}: {value}.", f"The {made} of these is not {value}.") for value in wrong),
+    )
+
+
+@redraw_until_distinct
+def made_up_treatment(rng: random.Random, level: int) -> Draft:
+    """What each of three treatments does."""
+    thing, *treatments = _words(rng, 4)
+    colours = rng.sample(_COLOURS, 4)
+    chosen = rng.randrange(3)
+    done = f"{treatments[chosen]}ing"
+    rule = ", ".join(f"{t}ing makes it {c}" for t, c in zip(treatments, colours, strict=False)) + "."
+    question = rng.choice(
+        (f"A {thing} is treated by {done}. What colour is it then?", f"What colour does {done} give a {thing}?")
+    )
+    return Draft(
+        question,
+        colours[chosen],
+        rule.capitalize(),
+        f"It is treated by {done}: {colours[chosen]}.",
+        done,
+        tuple(
+            Mistake(c, f"It is treated by {done}: {c}.", f"It does not become {c} by {done}.")
+            for i, c in enumerate(colours)
+            if i != chosen
+        ),
+    )
+
+
+@redraw_until_distinct
+def made_up_threshold(rng: random.Random, level: int) -> Draft:
+    """What a thing is like below and above a point."""
+    thing, point = _words(rng, 2)
+    low, high, other, never = rng.sample(_STATES, 4)
+    limit = rng.randint(20, 80)
+    here = limit + rng.choice((-1, 1)) * rng.randint(3, 15)
+    side, right = ("below", low) if here < limit else ("above", high)
+    wrong = [value for value in (low, high, other, never) if value != right]
+    return Draft(
+        f"The {point} point of a {thing} is {limit} C. What is the {thing} like at {here} C?",
+        right,
+        f"Below its {point} point it is {low}, above it {high}.",
+        f"{here} C is {side} {limit} C: {right}.",
+        f"{point} point",
+        tuple(Mistake(v, f"{here} C is {side} {limit} C: {v}.", f"It is not {v} {side} this point.") for v in wrong),
+    )
+
+
+FAMILIES: dict[str, Family] = {
+    family.__name__: family
+    for family in (made_up_quantity, made_up_sum, made_up_pairing, made_up_treatment, made_up_threshold)
+}
