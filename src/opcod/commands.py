@@ -193,6 +193,8 @@ def model_card(
     lessons = f"{data.other_lessons} of each domain"
     if data.home:
         lessons = f"{data.home_lessons} of {data.home}, {data.other_lessons} of each other domain"
+    if data.fiction_lessons:
+        lessons += f", {data.fiction_lessons} of made-up things"
     return f"""# {title[0].upper() + title[1:]}
 
 A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over {name} (quantization: \
