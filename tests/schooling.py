@@ -19,7 +19,6 @@ from opcod.data.science import WorkedQuestion
 from opcod.data.sources import GeneratedScience
 from opcod.evaluation import Table
 from opcod.export import write_adapter
-from opcod.feedback import judge
 from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.peers import Lora
@@ -46,15 +45,13 @@ def all_lessons(seed: int) -> list[Lesson]:
         worked = source().worked(domain, 100, seed=seed)
         for repeat in range(4):
             made += lessons(worked, MIX, home=domain, peers=DOMAINS, seed=4 * seed + repeat)
-            rng = random.Random(f"{seed} {repeat}")
-            told = [judge(rng.choice((w.right, *w.wrong)).feedback, w.question, anchored=True).text for w in worked]
-            made += [_follow(w, rng.choice((f, None))) for w, f in zip(worked, told, strict=True)]
+            made += [_follow(w) for w in worked]
     return made
 
 
-def _follow(worked: WorkedQuestion, feedback: str | None) -> Lesson:
+def _follow(worked: WorkedQuestion) -> Lesson:
     solution = worked.right.response
-    return Lesson(teacher_messages(worked.question, solution, feedback), solution, worked.question.domain, "context")
+    return Lesson(teacher_messages(worked.question, solution, None), solution, worked.question.domain, "context")
 
 
 def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 3e-3) -> Path:
