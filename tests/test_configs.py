@@ -67,7 +67,7 @@ def test_configs_compose_in_order():
     base = ["fit", "-c", "configs/base.yaml", "-c", "configs/pair-physics-chemistry.yaml"]
     demo = Built([*base, "-c", twice, "-c", size])
     cpu = Built([*base, "-c", size, "-c", twice])
-    assert (demo.model.samples, demo.datamodule.steps, demo.trainer.max_epochs) == (4, 5, 2)
+    assert (demo.model.samples, demo.datamodule.steps, demo.trainer.max_epochs) == (4, 7, 2)
     assert (cpu.model.samples, cpu.datamodule.steps, cpu.trainer.max_epochs) == (8, 12, 3)
     assert demo.model.rollout.temperature == cpu.model.rollout.temperature == 1.0
 
