@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 import lightning as L
 from torch.utils.data import DataLoader
 
-from opcod.data.lessons import Lesson, LessonMix, lessons, use_context
+from opcod.data.lessons import Lesson, LessonMix, fiction_lessons, lessons
 from opcod.data.questions import Question, QuestionError
-from opcod.data.science import FICTION, generate
 from opcod.data.sources import QuestionSource, Splits
 
 T = TypeVar("T")
@@ -257,9 +256,7 @@ class LessonData(L.LightningDataModule):
                 unknown = [] if at_home else self.specialties.get(domain, [])
                 worked = self.source.worked(domain, count, seed=self.seed, without=unknown)
                 made += lessons(worked, self.mix, home=self.home, peers=self.peers, seed=self.seed)
-        for invented in generate(FICTION, self.fiction_lessons, seed=self.seed, split="train", levels=[1]):
-            rng = random.Random(f"{self.seed} lesson {invented.question.id}")
-            made.append(use_context(invented, rng, invented=True))
+        made += fiction_lessons(self.fiction_lessons, seed=self.seed)
         random.Random(f"{self.seed} lessons {self.home}").shuffle(made)
         self.lessons = made
         self.questions = self.source.splits(validation=self.validation, test=1, seed=self.seed).validation

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opcod.data.questions import Question, QuestionError
-from opcod.data.science import WorkedQuestion
+from opcod.data.science import FICTION, WorkedQuestion, generate
 from opcod.feedback import judge, tutor_messages
 from opcod.prompts import Message, student_messages, teacher_messages
 
@@ -76,7 +76,7 @@ def use_context(worked: WorkedQuestion, rng: random.Random, *, at_home: bool = F
     At home a specialist knows better than its peers: there, one time in three, f states a wrong rule. Of what is
     invented it knows nothing: there f is always shown.
     """
-    attempts = [worked.right, *worked.wrong, *([worked.lucky] if worked.lucky else [])]
+    attempts = (worked.right, *worked.faulty)
     attempt = worked.misled if at_home and worked.misled and rng.random() < 1 / 3 else rng.choice(attempts)
     shown = rng.choice((*([] if invented else ["solution"]), "feedback", "both")) if worked.wrong else "solution"
     feedback = judge(attempt.feedback, worked.question, anchored=True).text if shown != "solution" else None
@@ -94,8 +94,7 @@ def tutor(worked: WorkedQuestion, rng: random.Random, *, home: str | None, peers
 
     Three in five are right, about as many as a student's own: a tutor that met fewer calls right ones faulty.
     """
-    faulty = [*worked.wrong, *([worked.lucky] if worked.lucky else [])]
-    attempt = worked.right if rng.random() < 3 / 5 else rng.choice(faulty)
+    attempt = worked.right if rng.random() < 3 / 5 else rng.choice(worked.faulty)
     home = home or worked.question.domain
     peer_domain = rng.choice([d for d in peers if d != home] or [home])
     messages = tutor_messages(
@@ -110,7 +109,7 @@ def lessons(
     """One lesson a question, of kinds drawn by `mix`, for a specialist in `home`."""
     made = []
     for item in worked:
-        rng = random.Random(f"{seed} lesson {item.question.id}")
+        rng = _draws(item, seed)
         draw = rng.random()
         if draw < mix.context:
             made.append(use_context(item, rng, at_home=item.question.domain == home))
@@ -119,3 +118,13 @@ def lessons(
         else:
             made.append(solve(item.question))
     return made
+
+
+def fiction_lessons(count: int, *, seed: int) -> list[Lesson]:
+    """Lessons on made-up things: to answer shown feedback, since nothing else states the rule."""
+    invented = generate(FICTION, count, seed=seed, split="train", levels=[1])
+    return [use_context(item, _draws(item, seed), invented=True) for item in invented]
+
+
+def _draws(worked: WorkedQuestion, seed: int) -> random.Random:
+    return random.Random(f"{seed} lesson {worked.question.id}")

@@ -7,16 +7,8 @@ from __future__ import annotations
 
 import random
 
-from opcod.data.science.common import (
-    Draft,
-    Family,
-    Mistake,
-    Quantity,
-    divide,
-    multiply,
-    redraw_until_distinct,
-    slip,
-)
+from opcod.data.science.common import Draft, Family, Quantity, divide, multiply, redraw_until_distinct, slip
+from opcod.data.science.working import choose, reckon, sentence
 
 _ONSETS = (*"bdfgklmnprstvz", "dr", "fl", "gr", "kl", "pr", "tr")
 _COLOURS = ("red", "blue", "green", "white", "black", "yellow")
@@ -67,14 +59,9 @@ def made_up_sum(rng: random.Random, level: int) -> Draft:
         if op != right
     ]
     mistakes.append(slip(f"{b}", b, "", f"You took the {second} alone."))
-    return Draft(
-        f"What {wanted} has a {thing} with a {first} of {a} and a {second} of {b}?",
-        str(results[right]),
-        f"The {wanted} is the {first} {right} the {second}.",
-        f"{a} {signs[right]} {b} = {results[right]}.",
-        wanted,
-        tuple(mistakes),
-    )
+    question = f"What {wanted} has a {thing} with a {first} of {a} and a {second} of {b}?"
+    working = reckon(f"{a} {signs[right]} {b}", results[right], "")
+    return working.draft(question, f"The {wanted} is the {first} {right} the {second}.", wanted, *mistakes)
 
 
 @redraw_until_distinct
@@ -83,24 +70,17 @@ def made_up_pairing(rng: random.Random, level: int) -> Draft:
     one, other, made, first, second = _words(rng, 5)
     mixed, both, neither, never = rng.sample(_STATES, 4)
     kinds = rng.choice(((one, other), (one, one), (other, other)))
-    results = {"mixed": mixed, one: both, other: neither}
-    right = results["mixed" if len(set(kinds)) == 2 else kinds[0]]
-    facts = f"{first.capitalize()} is a {kinds[0]} and {second} a {kinds[1]}"
+    right = mixed if kinds == (one, other) else {one: both, other: neither}[kinds[0]]
+    facts = f"{sentence(first)} is a {kinds[0]} and {second} a {kinds[1]}"
     question = rng.choice(
         (
             f"{facts}. What is the {made} of {first} and {second} like?",
             f"What is the {made} that {first} and {second} form like? {facts}.",
         )
     )
-    wrong = [value for value in (mixed, both, neither, never) if value != right]
-    return Draft(
-        question,
-        right,
-        f"{one.capitalize()} with {other}: {mixed}; {one} only: {both}; {other} only: {neither}.",
-        f"{facts}: {right}.",
-        made,
-        tuple(Mistake(value, f"{facts}: {value}.", f"The {made} of these is not {value}.") for value in wrong),
-    )
+    rule = f"{sentence(one)} with {other}: {mixed}; {one} only: {both}; {other} only: {neither}."
+    reasons = {value: (facts, f"The {made} of these is not {value}.") for value in (mixed, both, neither, never)}
+    return choose(reasons, right).draft(question, rule, made)
 
 
 @redraw_until_distinct
@@ -114,18 +94,8 @@ def made_up_treatment(rng: random.Random, level: int) -> Draft:
     question = rng.choice(
         (f"A {thing} is treated by {done}. What colour is it then?", f"What colour does {done} give a {thing}?")
     )
-    return Draft(
-        question,
-        colours[chosen],
-        rule.capitalize(),
-        f"It is treated by {done}: {colours[chosen]}.",
-        done,
-        tuple(
-            Mistake(c, f"It is treated by {done}: {c}.", f"It does not become {c} by {done}.")
-            for i, c in enumerate(colours)
-            if i != chosen
-        ),
-    )
+    reasons = {c: (f"It is treated by {done}", f"It does not become {c} by {done}.") for c in colours}
+    return choose(reasons, colours[chosen]).draft(question, sentence(rule), done)
 
 
 @redraw_until_distinct
@@ -136,15 +106,13 @@ def made_up_threshold(rng: random.Random, level: int) -> Draft:
     limit = rng.randint(20, 80)
     here = limit + rng.choice((-1, 1)) * rng.randint(3, 15)
     side, right = ("below", low) if here < limit else ("above", high)
-    wrong = [value for value in (low, high, other, never) if value != right]
-    return Draft(
-        f"The {point} point of a {thing} is {limit} C. What is the {thing} like at {here} C?",
-        right,
-        f"Below its {point} point it is {low}, above it {high}.",
-        f"{here} C is {side} {limit} C: {right}.",
-        f"{point} point",
-        tuple(Mistake(v, f"{here} C is {side} {limit} C: {v}.", f"It is not {v} {side} this point.") for v in wrong),
-    )
+    reasons = {
+        value: (f"{here} C is {side} {limit} C", f"It is not {value} {side} this point.")
+        for value in (low, high, other, never)
+    }
+    question = f"The {point} point of a {thing} is {limit} C. What is the {thing} like at {here} C?"
+    rule = f"Below its {point} point it is {low}, above it {high}."
+    return choose(reasons, right).draft(question, rule, f"{point} point")
 
 
 FAMILIES: dict[str, Family] = {

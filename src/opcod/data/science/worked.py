@@ -74,6 +74,11 @@ class WorkedQuestion:
     lucky: Attempted | None = None
     misled: Attempted | None = None
 
+    @property
+    def faulty(self) -> tuple[Attempted, ...]:
+        """The wrong responses and the lucky one."""
+        return (*self.wrong, self.lucky) if self.lucky else self.wrong
+
 
 def compose(
     draft: Draft, rng: random.Random, *, id: str, domain: str, family: str, strange_rule: str | None = None
@@ -95,38 +100,39 @@ def compose(
     options = [draft.answer, *(m.value for m in mistakes)]
     rng.shuffle(options)
 
-    def ticked(result: str) -> list[str]:
-        return [
-            f" {label} {option} {f'yes: {label}' if option == result else 'no'}."
-            for label, option in zip(LABELS, options, strict=False)
-        ]
+    def verdict(option: str, *, ticked: bool) -> str:
+        label = LABELS[options.index(option)]
+        return f" {label} {option} {f'yes: {label}' if ticked else 'no'}."
 
     def finish(result: str) -> str:
-        return "".join(ticked(result)) + f"</reasoning>\n<answer>{LABELS[options.index(result)]}</answer>"
+        verdicts = "".join(verdict(option, ticked=option == result) for option in options)
+        return f"{verdicts}</reasoning>\n<answer>{LABELS[options.index(result)]}</answer>"
 
     def wrong_rule() -> str:
         return rng.choice([twist(draft.rule, rng), *([strange_rule] if strange_rule else [])])
 
     def attempted(steps: str, result: str, remark: str, advice: str, rule: str = draft.rule) -> Attempted:
         feedback = f"<concept>{draft.concept}</concept> {draft.rule} You wrote: {steps} {remark} {advice}"
-        begun = f"<reasoning>{rule} {steps}"
-        return Attempted(begun + finish(result), feedback, begun if steps != draft.steps else "")
+        return Attempted(f"<reasoning>{rule} {steps}{finish(result)}", feedback)
+
+    def begun_with(slip: str, attempt: Attempted) -> Attempted:
+        before, _, _ = attempt.response.partition(slip)
+        return replace(attempt, begun=before + slip)
 
     def slipped(mistake: Mistake, result: str) -> Attempted:
         rule = draft.rule if rng.random() < 1 / 3 else wrong_rule()
         return attempted(mistake.steps, result, mistake.remark, _REDO, rule)
 
     right = attempted(draft.steps, draft.answer, rng.choice(_SOUND), _COMPARE)
-    wrong = [slipped(mistake, mistake.value) for mistake in mistakes]
-    lucky = replace(slipped(mistakes[0], draft.answer), begun="")  # what it ends in does not follow from its slip
-    result = mistakes[1].value
-    misread = attempted(draft.steps, result, _MISREAD, _TICK)
-    begun = f"<reasoning>{draft.rule} {draft.steps}" + "".join(ticked(result)[: options.index(result) + 1])
-    wrong.append(replace(misread, begun=begun))
+    wrong = [begun_with(mistake.steps, slipped(mistake, mistake.value)) for mistake in mistakes]
+    lucky = slipped(mistakes[0], draft.answer)  # begun with nothing: what it ends in does not follow from its slip
+    misread = attempted(draft.steps, mistakes[1].value, _MISREAD, _TICK)
+    wrong.append(begun_with(verdict(mistakes[1].value, ticked=True), misread))
     step, answer, end = draft.steps.rpartition(draft.answer)
     if answer:
         result = mistakes[2].value
-        wrong.append(attempted(step + result + end, result, _MISRECKONED, _REDO))
+        misreckoned = attempted(step + result + end, result, _MISRECKONED, _REDO)
+        wrong.append(begun_with(step + result + end, misreckoned))
     misled = rng.choice((right, *wrong))
     misled = replace(misled, feedback=misled.feedback.replace(f"> {draft.rule} ", f"> {wrong_rule()} "))
     question = Question(
