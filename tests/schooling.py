@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from opcod.chat import Chat
 from opcod.codistillation import CoDistillation, Student
@@ -63,21 +64,18 @@ def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
     model = loaded.model.train().requires_grad_(True)
-    pairs = [(s.prompt, s.response) for s in (sequence_of(lesson, chat) for lesson in taught)]
+    scored = [sequence_of(lesson, chat) for lesson in taught]
+    sequences = [torch.tensor(s.prompt + s.response) for s in scored]  # it learns to read questions, too
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     rng = random.Random(seed)
     for _ in range(steps):
-        rows = rng.sample(pairs, batch)
-        longest = max(len(prompt) + len(response) for prompt, response in rows)
-        ids = torch.zeros(batch, longest, dtype=torch.long)
-        targets = torch.full((batch, longest), -100)
-        for i, (prompt, response) in enumerate(rows):
-            ids[i, : len(prompt) + len(response)] = torch.tensor(prompt + response)
-            targets[i, : len(prompt) + len(response)] = torch.tensor(prompt + response)  # to read questions, too
-        answered = targets[:, 1:] != -100
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][answered]
-        loss = F.cross_entropy(model.lm_head(hidden), targets[:, 1:][answered])
+        rows = rng.sample(sequences, batch)
+        ids = pad_sequence(rows, batch_first=True)
+        targets = pad_sequence(rows, batch_first=True, padding_value=-100)
+        present = targets[:, 1:] != -100
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][present]
+        loss = F.cross_entropy(model.lm_head(hidden), targets[:, 1:][present])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -89,7 +87,7 @@ def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 
 
 def _recurring(texts: Sequence[str]) -> list[str]:
     """The sentences that many texts hold, and the tags: one token each, so that prompts are short."""
-    counted = Counter(sentence for text in texts for sentence in set(re.split(r"(?<=[.:?,]) |\n", text)))
+    counted = Counter(sentence for text in texts for sentence in dict.fromkeys(re.split(r"(?<=[.:?,]) |\n", text)))
     tags = [f"<{slash}{tag}>" for tag in ("reasoning", "answer", "concept") for slash in ("", "/")]
     return tags + [s for s, n in counted.items() if n > len(texts) / 50 and len(s.split()) > 4 and "<" not in s]
 
