@@ -10,64 +10,86 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
+from transformers import get_linear_schedule_with_warmup
 
 from opcod.chat import Chat
 from opcod.codistillation import CoDistillation, Student
 from opcod.contexts import ContextSettings
 from opcod.data.datamodule import LessonData, QuestionData
-from opcod.data.lessons import Lesson, LessonMix, lessons
+from opcod.data.lessons import Lesson, LessonMix, tutor
 from opcod.data.science import WorkedQuestion
 from opcod.data.sources import GeneratedScience
 from opcod.evaluation import Table
 from opcod.export import write_adapter
+from opcod.feedback import judge
 from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.peers import Lora
-from opcod.prompts import teacher_messages
+from opcod.prompts import student_messages, teacher_messages
 from opcod.rollout import Sampling
 from opcod.specialist import Specialist, sequence_of
 from tiny import build_folder, load_tiny
 
 DOMAINS = ["physics", "materials"]
-FAMILIES = {"physics": ["net_force"], "materials": ["bond_type"]}
+FAMILIES = {"physics": ["net_force"], "materials": ["heat_treatment"]}
+MISTAKEN = 0.7
+"""Share of the solutions it is taught that are typical mistakes."""
 LORA = Lora(rank=8, alpha=16)
 MIX = LessonMix(context=0.2, tutor=0.2)
 
 
 def source() -> GeneratedScience:
-    """Two domains of questions in words, which a tiny model can learn."""
+    """Two domains with a family of questions each, in words."""
     return GeneratedScience(DOMAINS, levels=[1], train=100, families=FAMILIES)
 
 
 def all_lessons(seed: int) -> list[Lesson]:
-    """Lessons of both domains, each question several times: all kinds, and to do as a shown solution does."""
+    """Lessons of both domains; the same questions come again with their options in another order.
+
+    To solve is taught half well: some of the solutions are typical mistakes. What is shown is always right.
+    """
     made = []
     for domain in DOMAINS:
-        worked = source().worked(domain, 100, seed=seed)
-        for repeat in range(4):
-            made += lessons(worked, MIX, home=domain, peers=DOMAINS, seed=4 * seed + repeat)
-            made += [_follow(w) for w in worked]
+        for repeat in range(8):
+            for worked in _worked(domain, 8 * seed + repeat):
+                rng = random.Random(f"{seed} {worked.question.id}")
+                tried = rng.choice(worked.wrong) if rng.random() < MISTAKEN else worked.right
+                feedback = judge(rng.choice((worked.right, tried)).feedback, worked.question, anchored=True).text
+                shown = [(worked.right.response, None), (worked.right.response, feedback), (None, feedback)]
+                made.append(Lesson(student_messages(worked.question), tried.response, domain, "solve"))
+                made.append(tutor(worked, rng, home=domain, peers=DOMAINS))
+                made += [
+                    Lesson(teacher_messages(worked.question, s, f), worked.right.response, domain, "context")
+                    for s, f in shown
+                ]
     return made
 
 
-def _follow(worked: WorkedQuestion) -> Lesson:
-    solution = worked.right.response
-    return Lesson(teacher_messages(worked.question, solution, None), solution, worked.question.domain, "context")
+def _worked(domain: str, seed: int) -> list[WorkedQuestion]:
+    return source().worked(domain, 100, seed=seed)
 
 
-def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 3e-3) -> Path:
-    """Write a model that was trained from scratch on lessons of both domains to `folder`."""
+def school(folder: Path, *, seed: int, steps: int = 300, batch: int = 16) -> Path:
+    """Write a model that was trained from scratch on lessons of both domains to `folder`.
+
+    Muon for the layers' matrices: with AdamW alone it learns to copy what it is shown three times later.
+    """
     taught = all_lessons(seed)
-    texts = [m["content"] for x in taught for m in x.messages] + [x.begun + x.response for x in taught]
-    shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 600, "spread": 0.02}
+    texts = [m["content"] for x in taught for m in x.messages] + [x.response for x in taught]
+    shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 600, "spread": 0.06}
     build_folder(folder, **shape, seed=seed, texts=texts, phrases=_recurring(texts))
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
     model = loaded.model.train().requires_grad_(True)
-    scored = [sequence_of(lesson, chat) for lesson in taught]
-    sequences = [torch.tensor(s.prompt + s.response) for s in scored]  # it learns to read questions, too
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    parts = [sequence_of(lesson, chat) for lesson in taught]
+    sequences = [torch.tensor(x.prompt + x.response) for x in parts]  # it learns to read questions, too
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for name, p in model.named_parameters() if not (name.startswith("model.layers") and p.ndim == 2)]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=3e-3, weight_decay=0.01, betas=(0.9, 0.98)),
+    ]
+    schedules = [get_linear_schedule_with_warmup(optimizer, steps // 15, steps) for optimizer in optimizers]
     rng = random.Random(seed)
     for _ in range(steps):
         rows = rng.sample(sequences, batch)
@@ -75,24 +97,26 @@ def school(folder: Path, *, seed: int, steps: int, batch: int = 16, lr: float = 
         targets = pad_sequence(rows, batch_first=True, padding_value=-100)
         present = targets[:, 1:] != -100
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][present]
-        loss = F.cross_entropy(model.lm_head(hidden), targets[:, 1:][present])
-        optimizer.zero_grad()
-        loss.backward()
+        F.cross_entropy(model.lm_head(hidden), targets[:, 1:][present]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
     model.save_pretrained(folder)
     return folder
 
 
 def _recurring(texts: Sequence[str]) -> list[str]:
-    """The sentences that many texts hold, and the tags: one token each, so that prompts are short."""
+    """The tags, the options, and the sentences that many texts hold: one token each, so that prompts are short."""
     counted = Counter(sentence for text in texts for sentence in dict.fromkeys(re.split(r"(?<=[.:?,]) |\n", text)))
     tags = [f"<{slash}{tag}>" for tag in ("reasoning", "answer", "concept") for slash in ("", "/")]
-    return tags + [s for s, n in counted.items() if n > len(texts) / 50 and len(s.split()) > 4 and "<" not in s]
+    options = {option for domain in DOMAINS for worked in _worked(domain, 0) for option in worked.question.options}
+    sentences = [s for s, n in counted.items() if n > len(texts) / 50 and len(s.split()) > 4 and "<" not in s]
+    return tags + sorted(options) + sentences
 
 
-def specialist(base: Path, folder: Path, *, home: str, seed: int, epochs: int, lr: float = 2e-3) -> Path:
+def specialist(base: Path, folder: Path, *, home: str, seed: int, lr: float = 2e-3) -> Path:
     """Teach an adapter over `base` its home domain, as `opcod specialise` does, and write it to `folder`."""
     module = Specialist(
         base=_base(base),
@@ -102,14 +126,14 @@ def specialist(base: Path, folder: Path, *, home: str, seed: int, epochs: int, l
         evaluation=_evaluation(),
         seed=seed,
     )
-    data = LessonData(source(), home, DOMAINS, home_lessons=100, other_lessons=20, mix=MIX, validation=4, seed=seed)
-    _trainer(epochs=epochs, limit_val_batches=0).fit(module, datamodule=data)
+    data = LessonData(source(), home, DOMAINS, home_lessons=100, other_lessons=0, mix=MIX, validation=4, seed=seed)
+    _trainer(epochs=1, limit_val_batches=0).fit(module, datamodule=data)
     write_adapter(folder, module.state(), LORA, base=str(base))
     return folder
 
 
 def codistil(
-    base: Path, adapters: dict[str, Path], *, seed: int, rounds: int, steps: int, lr: float, samples: int = 8
+    base: Path, adapters: dict[str, Path], *, seed: int, lr: float, rounds: int = 2, steps: int = 12
 ) -> tuple[Table, Table, list]:
     """A whole run of the method; returns the test scores before and after it, and the record of every step."""
     module = CoDistillation(
@@ -120,8 +144,8 @@ def codistil(
         rollout=Sampling(max_new_tokens=90),
         feedback=Sampling(max_new_tokens=90),
         context=ContextSettings(limit=512),
-        optimization=Optimization(lr=lr, warmup=0),
-        evaluation_samples=samples,
+        optimization=Optimization(lr=lr, warmup=2),
+        evaluation_samples=8,
         evaluation=_evaluation(),
         seed=seed,
     )
@@ -157,7 +181,7 @@ def _base(folder: Path) -> BaseModel:
 
 
 def _evaluation() -> Sampling:
-    return Sampling(temperature=0.6, top_p=0.95, max_new_tokens=90, batch_size=256)
+    return Sampling(temperature=1.0, max_new_tokens=90, batch_size=256)
 
 
 def _trainer(*, epochs: int, **settings: object) -> L.Trainer:
