@@ -25,7 +25,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY) ## co-distil a materials scientist and a physicist, in minutes on two cores
-	$(BIN)/opcod fit -c configs/base.yaml -c configs/pair-materials-physics.yaml -c configs/size-demo.yaml
+	$(BIN)/opcod fit -c configs/base.yaml -c configs/pair-materials-physics.yaml -c configs/size-demo.yaml \
+		-c configs/demo-families.yaml
 
 test: lint types ## lint, types and the quick tests; no network, no GPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow'
