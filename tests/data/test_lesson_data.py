@@ -9,9 +9,11 @@ from opcod.data.sources import GeneratedScience
 SPECIALTIES = {"physics": ["waves", "ohm"], "materials": ["bond_type"]}
 
 
-def families_taught(home):
+def families_taught(home, half_known=0):
     source = GeneratedScience(["physics", "materials"], levels=[1], train=10)
-    data = LessonData(source, home, ["physics"], home_lessons=60, other_lessons=60, specialties=SPECIALTIES)
+    data = LessonData(
+        source, home, ["physics"], 60, other_lessons=60, half_known_lessons=half_known, specialties=SPECIALTIES
+    )
     data.setup("fit")
     questions = [w.question for d in source.domains for w in source.worked(d, 60, seed=0)]
     told = "\n".join(lesson.messages[-1]["content"] for lesson in data.lessons)
@@ -25,6 +27,11 @@ def families_taught(home):
 def test_specialties_are_taught_at_home_alone(home, untaught):
     specialties = {family for families in SPECIALTIES.values() for family in families}
     assert families_taught(home) & specialties == specialties - untaught
+
+
+@pytest.mark.parametrize("home", ["physics", "materials"])
+def test_others_specialties_can_be_taught_by_halves(home):
+    assert families_taught(home, half_known=30) >= {family for families in SPECIALTIES.values() for family in families}
 
 
 @pytest.mark.parametrize(("home", "specialties"), [("magic", {}), ("physics", {"magic": ["wands"]})])

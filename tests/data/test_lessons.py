@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from opcod.chat import Chat
-from opcod.data.lessons import LessonMix, lessons, solve, tutor, use_context
+from opcod.data.lessons import LessonMix, half_known_lessons, lessons, solve, tutor, use_context
 from opcod.data.questions import Question, QuestionError
 from opcod.data.science import DOMAINS, LEVELS, generate
 from opcod.data.science.worked import twist
@@ -39,7 +39,7 @@ def test_attempts_end_as_they_should(worked):
         assert {g.choice for g in grades} == set(item.question.labels) - {item.question.answer}
 
 
-def test_feedback_is_kept_and_states_the_rule_the_step_and_a_verdict(worked):
+def test_feedback_is_kept_and_states_the_rule_the_step_and_what_to_do(worked):
     for item in worked:
         for attempt in attempts(item):
             feedback = judge(attempt.feedback, item.question, anchored=True)
@@ -52,11 +52,11 @@ def test_feedback_is_kept_and_states_the_rule_the_step_and_a_verdict(worked):
             assert step.rstrip().endswith("."), "the peer's working is cited whole"
 
 
-def test_verdicts_differ_between_right_and_wrong_attempts(worked):
-    for item in worked:
-        said = {attempt.feedback for attempt in item.wrong}
-        assert len(said) == len(item.wrong)
-        assert item.right.feedback not in said
+def test_feedback_does_not_judge(worked):
+    def advice(given):
+        return {attempt.feedback.rpartition(". ")[2] for attempt in given}
+
+    assert advice(item.right for item in worked) == advice(attempt for item in worked for attempt in item.wrong)
 
 
 def test_the_misled_state_a_wrong_rule(worked):
@@ -107,6 +107,26 @@ def test_context_lessons_show_what_a_self_teacher_is_shown(worked):
             kinds["lucky s"] += item.lucky.response in shown
     assert set(kinds) == {"s", "f alone", "goes on", "whole", "lucky s"}
     assert min(kinds.values()) > len(worked)
+
+
+def test_the_mistaken_go_by_the_opposite_rule_to_the_likeliest_mistake(worked):
+    for item in worked:
+        assert item.mistaken.response.startswith(f"<reasoning>{twist(rule_of(item))} ")
+        assert not grade(item.mistaken.response, item.question).correct
+        assert judge(item.mistaken.feedback, item.question, anchored=True).text.startswith(rule_of(item))
+
+
+def test_the_half_known_is_solved_by_mistake_every_other_time():
+    items = generate("physics", 400, seed=0, split="train")
+    made = half_known_lessons(items, seed=0)
+    kinds = Counter(lesson.kind for lesson in made)
+    assert set(kinds) == {"solve", "context"}
+    assert kinds["context"] / 400 == pytest.approx(0.5, abs=0.08)
+    solved = [(item, lesson) for item, lesson in zip(items, made, strict=True) if lesson.kind == "solve"]
+    assert {lesson.response in (item.right.response, item.mistaken.response) for item, lesson in solved} == {True}
+    mistaken = sum(lesson.response == item.mistaken.response for item, lesson in solved)
+    assert mistaken / len(solved) == pytest.approx(0.5, abs=0.1)
+    assert made == half_known_lessons(items, seed=0)
 
 
 def test_tutor_lessons_never_show_the_key(worked):

@@ -81,18 +81,9 @@ def test_drafts_keep_the_contract(name, level):
         for mistake in draft.mistakes:
             assert mistake.steps.endswith(f"{mistake.value}."), mistake
             assert len(mistake.steps.split()) <= 25, mistake
-            assert len(mistake.remark.split()) <= 15, mistake
-            assert not re.search(r"\b(option|letter) [A-D]\b", mistake.remark)
         if re.match(r"[+-]?\d", draft.answer):
-            for text in (draft.rule, *(m.remark for m in draft.mistakes)):
-                assert not has_token(text, draft.answer), (draft.answer, text)
-        texts = [
-            draft.question,
-            draft.rule,
-            draft.steps,
-            *(t for m in draft.mistakes for t in (m.steps, m.remark)),
-        ]
-        for text in texts:
+            assert not has_token(draft.rule, draft.answer), draft
+        for text in (draft.question, draft.rule, draft.steps, *(m.steps for m in draft.mistakes)):
             assert text.isascii(), text
             assert not re.search(r"[{}\\$]|\d[eE][+-]?\d|nan|inf\b| {2}", text), text
             assert text[-1] in ".?", text
@@ -115,7 +106,7 @@ def test_there_are_enough_questions(name):
 def test_redrawing_drops_equal_mistakes_and_draws_on():
     def family(rng, level):
         value = rng.randint(1, 3)
-        mistakes = tuple(common.Mistake(f"{n} m", "", "") for n in (value, 3, 3.0, 4, 5))
+        mistakes = tuple(common.Mistake(f"{n} m", "") for n in (value, 3, 3.0, 4, 5))
         return common.Draft("", "2 m", "", "", "", mistakes)
 
     draft = common.redraw_until_distinct(family)(random.Random(0), 1)

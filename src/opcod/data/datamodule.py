@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import lightning as L
 from torch.utils.data import DataLoader
 
-from opcod.data.lessons import Lesson, LessonMix, fiction_lessons, lessons
+from opcod.data.lessons import Lesson, LessonMix, fiction_lessons, half_known_lessons, lessons
 from opcod.data.questions import Question, QuestionError
 from opcod.data.sources import QuestionSource, Splits
 
@@ -208,8 +208,10 @@ class LessonData(L.LightningDataModule):
         peers: The domains its peers are strong in, as the tutoring prompts name them.
         home_lessons: Lessons in its own domain.
         other_lessons: Lessons in each of the other domains, so that it is not lost there.
+        half_known_lessons: Lessons in the specialties of each of the other domains, in which it learns to solve every
+            other question by a typical mistake.
         fiction_lessons: Lessons on made-up things, to answer by a rule that only f states.
-        specialties: Domain -> families of questions that only the specialist of this domain is taught.
+        specialties: Domain -> families of questions that only the specialist of this domain is taught wholly.
         mix: Shares of lessons that are not plain solving.
         batch_size: Lessons a step.
         validation: Validation questions a domain.
@@ -223,6 +225,7 @@ class LessonData(L.LightningDataModule):
         peers: list[str],
         home_lessons: int = 1200,
         other_lessons: int = 400,
+        half_known_lessons: int = 0,
         fiction_lessons: int = 0,
         specialties: dict[str, list[str]] | None = None,
         mix: LessonMix = LessonMix(),
@@ -240,6 +243,7 @@ class LessonData(L.LightningDataModule):
         self.peers = peers
         self.home_lessons = home_lessons
         self.other_lessons = other_lessons
+        self.half_known_lessons = half_known_lessons
         self.fiction_lessons = fiction_lessons
         self.specialties = specialties or {}
         self.mix = mix
@@ -252,10 +256,13 @@ class LessonData(L.LightningDataModule):
         made: list[Lesson] = []
         for domain in self.source.domains:
             at_home = domain == self.home
+            unknown = [] if at_home else self.specialties.get(domain, [])
             if count := self.home_lessons if at_home else self.other_lessons:
-                unknown = [] if at_home else self.specialties.get(domain, [])
                 worked = self.source.worked(domain, count, seed=self.seed, without=unknown)
                 made += lessons(worked, self.mix, home=self.home, peers=self.peers, seed=self.seed)
+            if unknown and self.half_known_lessons:
+                worked = self.source.worked(domain, self.half_known_lessons, seed=self.seed, families=unknown)
+                made += half_known_lessons(worked, seed=self.seed)
         made += fiction_lessons(self.fiction_lessons, seed=self.seed)
         random.Random(f"{self.seed} lessons {self.home}").shuffle(made)
         self.lessons = made

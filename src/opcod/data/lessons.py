@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opcod.data.questions import Question, QuestionError
 from opcod.data.science import FICTION, WorkedQuestion, generate
@@ -115,6 +115,25 @@ def lessons(
             made.append(use_context(item, rng, at_home=item.question.domain == home))
         elif draw < mix.context + mix.tutor and item.wrong:
             made.append(tutor(item, rng, home=home, peers=peers))
+        else:
+            made.append(solve(item.question))
+    return made
+
+
+def half_known_lessons(worked: Sequence[WorkedQuestion], *, seed: int) -> list[Lesson]:
+    """Lessons in another domain's specialties, which such a specialist comes to know by halves.
+
+    Half of them are to solve, every other one by the likeliest mistake; half are to answer rightly when shown s, f or
+    both. So it is right now and then, and more often when it is shown what to go by: then it can be taught.
+    """
+    made = []
+    for item in worked:
+        rng = _draws(item, seed)
+        draw = rng.random()
+        if draw < 1 / 2:
+            made.append(use_context(item, rng))
+        elif draw < 3 / 4 and item.mistaken:
+            made.append(solve(replace(item.question, solution=item.mistaken.response)))
         else:
             made.append(solve(item.question))
     return made

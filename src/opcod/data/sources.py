@@ -54,10 +54,19 @@ class QuestionSource(ABC):
             QuestionError: If a file is faulty, or a domain has too few questions.
         """
 
-    def worked(self, domain: str, count: int, *, seed: int, without: Collection[str] = ()) -> list[WorkedQuestion]:
-        """Training questions of `domain` with worked solutions, for a specialist; none of the families `without`."""
+    def worked(
+        self,
+        domain: str,
+        count: int,
+        *,
+        seed: int,
+        families: Collection[str] | None = None,
+        without: Collection[str] = (),
+    ) -> list[WorkedQuestion]:
+        """Training questions of `domain` with worked solutions: only of `families`, if given, and none of `without`."""
         train = self.splits(validation=0, test=None, seed=seed).train
-        solved = [q for q in train if q.domain == domain and q.solution is not None and q.family not in without]
+        known = [q for q in train if q.domain == domain and (families is None or q.family in families)]
+        solved = [q for q in known if q.solution is not None and q.family not in without]
         if not solved:
             raise QuestionError(
                 f"no {domain} question has a worked solution to learn from; give training questions a `solution` "
@@ -90,10 +99,16 @@ class GeneratedScience(QuestionSource):
         self.families = families or {}
 
     def _draw(
-        self, domain: str, count: int, seed: int, split: str, without: Collection[str] = ()
+        self,
+        domain: str,
+        count: int,
+        seed: int,
+        split: str,
+        families: Collection[str] | None = None,
+        without: Collection[str] = (),
     ) -> list[WorkedQuestion]:
-        families = self.families.get(domain)
-        return generate(domain, count, seed=seed, split=split, levels=self.levels, families=families, without=without)
+        chosen = self.families.get(domain) if families is None else families
+        return generate(domain, count, seed=seed, split=split, levels=self.levels, families=chosen, without=without)
 
     def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
         """See `QuestionSource`; 200 test questions a domain where none are asked for."""
@@ -104,9 +119,17 @@ class GeneratedScience(QuestionSource):
         }
         return Splits(**drawn)
 
-    def worked(self, domain: str, count: int, *, seed: int, without: Collection[str] = ()) -> list[WorkedQuestion]:
+    def worked(
+        self,
+        domain: str,
+        count: int,
+        *,
+        seed: int,
+        families: Collection[str] | None = None,
+        without: Collection[str] = (),
+    ) -> list[WorkedQuestion]:
         """See `QuestionSource`; also with typical mistakes and the feedback on them."""
-        return self._draw(domain, count, seed, "train", without)
+        return self._draw(domain, count, seed, "train", families, without)
 
 
 class SciKnowEval(QuestionSource):

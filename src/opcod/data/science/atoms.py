@@ -111,8 +111,8 @@ def neutrons(rng: random.Random, level: int) -> Draft:
     name, z, a = rng.choice(stable_nuclides(1 if level == 1 else 21, 20 if level == 1 else 83))
     n = a - z
     atom = f"an atom of {name}-{a} with atomic number {z}"
-    protons = slip("The atomic number", z, "", "You gave the protons.")
-    whole = slip("The mass number", a, "", "You gave the mass number, which counts protons too.")
+    protons = slip("The atomic number", z, "")
+    whole = slip("The mass number", a, "")
     if level == 3:
         question = rng.choice(
             (
@@ -120,7 +120,7 @@ def neutrons(rng: random.Random, level: int) -> Draft:
                 f"By how many do the neutrons outnumber the protons in {atom}?",
             )
         )
-        count = slip(f"{a} - {z}", n, "", "You gave all neutrons, not their excess over the protons.")
+        count = slip(f"{a} - {z}", n, "")
         rule = "Neutrons are mass number minus atomic number; then subtract the protons."
         steps = f"{a} - {z} = {n} neutrons; {n} - {z} = {n - z}."
         return Draft(question, str(n - z), rule, steps, "neutrons", (count, protons, whole))
@@ -134,8 +134,8 @@ def neutrons(rng: random.Random, level: int) -> Draft:
     mistakes = (
         protons,
         whole,
-        slip(f"{a} + {z}", a + z, "", "You added the atomic number instead of subtracting it."),
-        slip(f"{a} - {z} - {z}", a - 2 * z, "", "You subtracted the electrons as well."),
+        slip(f"{a} + {z}", a + z, ""),
+        slip(f"{a} - {z} - {z}", a - 2 * z, ""),
     )
     rule = "Neutrons are the mass number minus the atomic number."
     return Draft(question, str(n), rule, f"{a} - {z} = {n}.", "neutrons", mistakes)
@@ -176,16 +176,11 @@ def ion_electrons(rng: random.Random, level: int) -> Draft:
     once = sum(atomic_number(symbol) for symbol in atoms) - charge
     each_once = " + ".join(str(atomic_number(symbol)) for symbol in atoms) + minus.removeprefix(str(z))
     mistakes = (
-        slip(f"{first}{z} protons, so electrons", z, "", "You forgot the charge of the ion."),
-        slip(
-            f"{first}{plus}",
-            z + charge,
-            "",
-            "You changed the electrons in the wrong direction.",
-        ),
-        slip(each_once, once, "", "You counted every kind of atom only once."),
-        slip(f"{first}{z} + {z}", 2 * z, "", "You counted protons and electrons together."),
-        slip("The charge", abs(charge), "", "You gave the size of the charge, not the electrons."),
+        slip(f"{first}{z} protons, so electrons", z, ""),
+        slip(f"{first}{plus}", z + charge, ""),
+        slip(each_once, once, ""),
+        slip(f"{first}{z} + {z}", 2 * z, ""),
+        slip("The charge", abs(charge), ""),
     )
     rule = "Electrons are all atomic numbers together minus the ion's charge."
     if level < 3:
@@ -205,9 +200,9 @@ def _charge_of_ion(rng: random.Random, symbol: str, charge: int) -> Draft:
         )
     )
     mistakes = (
-        Mistake(f"{-charge:+d}", f"{electrons} - {z} = {-charge:+d}.", "You gave the charge the opposite sign."),
-        Mistake(f"{-electrons:+d}", f"It has {electrons} electrons: {-electrons:+d}.", "You left out the protons."),
-        Mistake(f"{z:+d}", f"It has {z} protons: {z:+d}.", "You left out the electrons."),
+        Mistake(f"{-charge:+d}", f"{electrons} - {z} = {-charge:+d}."),
+        Mistake(f"{-electrons:+d}", f"It has {electrons} electrons: {-electrons:+d}."),
+        Mistake(f"{z:+d}", f"It has {z} protons: {z:+d}."),
     )
     steps = f"{z} - {electrons} = {charge:+d}."
     return Draft(question, f"{charge:+d}", "Charge is the protons minus the electrons.", steps, "charge", mistakes)
@@ -244,26 +239,16 @@ def oxidation_state(rng: random.Random, level: int) -> Draft:
     units = charge - sum(count * math.copysign(1, STATES[s]) for s, count in atoms.items())
     other = next(iter(atoms))
     wrong = (
-        (
-            first + shared(f"{others:+d} {'+' if charge < 0 else '-'} {abs(charge)}"),
-            -total / n,
-            "You got the sign wrong.",
-        ),
-        (first + shared(f"0 - ({others:+d})"), -others / n, "You forgot the charge of the ion."),
-        (f"{first}all of {-others:+d}", total, "You forgot to share among the atoms asked for."),
-        (
-            f"One of each, {signed(charge)} - ({signed(charge - singles)})",
-            singles,
-            "You ignored the subscripts.",
-        ),
-        ("Each other atom counted as one", units / n, "You used only the signs of the known states."),
-        ("A compound is neutral", 0, "You gave the charge of a compound, not of one element."),
-        (f"Like {element_name(other)}", STATES[other], "You gave the state of another element."),
+        (first + shared(f"{others:+d} {'+' if charge < 0 else '-'} {abs(charge)}"), -total / n),
+        (first + shared(f"0 - ({others:+d})"), -others / n),
+        (f"{first}all of {-others:+d}", total),
+        (f"One of each, {signed(charge)} - ({signed(charge - singles)})", singles),
+        ("Each other atom counted as one", units / n),
+        ("A compound is neutral", 0),
+        (f"Like {element_name(other)}", STATES[other]),
     )
     mistakes = tuple(
-        Mistake(signed(value), f"{steps} = {signed(value)}.", remark)
-        for steps, value, remark in wrong
-        if float(value).is_integer()
+        Mistake(signed(value), f"{steps} = {signed(value)}.") for steps, value in wrong if float(value).is_integer()
     )
     working = shared(f"{signed(charge)} - ({others:+d})")
     steps = f"{first}{working} = {answer}."
@@ -290,20 +275,20 @@ def ionic_formula(rng: random.Random, level: int) -> Draft:
     def salt(a: int, b: int) -> str:
         return _times(cation, a) + _times(anion, b)
 
-    wrong = {
-        (1, 1): "You took one of each ion without balancing the charges.",
-        (b, a): "You swapped the two subscripts.",
-        (-q, p): "You did not reduce the subscripts to the smallest numbers.",
-        (p, -q): "You gave each ion its own charge as subscript.",
-        (1, 2): "You took more negative ions than the charges allow.",
-        (2, 1): "You took more positive ions than the charges allow.",
-        (2, 2): "You did not reduce the subscripts to the smallest numbers.",
-        (1, 3): "You took too many negative ions.",
-    }
+    pairs = ((1, 1), (b, a), (-q, p), (p, -q), (1, 2), (2, 1), (2, 2), (1, 3))
+    unreduced = (2, 2) if p == -q else (-q, p)
+
+    def is_typical(i: int, j: int) -> bool:
+        """Whether the charges do not cancel, or the subscripts are only not reduced."""
+        total = i * p + j * q
+        if total == 0 or (i, j) == (2, 2):
+            return (i, j) == unreduced
+        return total < 0 or (i, j) not in ((1, 2), (1, 3))  # those two only as too many negative ions
+
     mistakes = tuple(
-        Mistake(salt(i, j), f"{i} x {ion_text(cation, p)} with {j} x {ion_text(anion, q)}: {salt(i, j)}.", remark)
-        for (i, j), remark in wrong.items()
-        if (i * b == j * a) == ("reduce" in remark) and (i * p + j * q < 0 or "negative" not in remark)
+        Mistake(salt(i, j), f"{i} x {ion_text(cation, p)} with {j} x {ion_text(anion, q)}: {salt(i, j)}.")
+        for i, j in pairs
+        if is_typical(i, j)
     )
     steps = f"{a} x {p:+d} and {b} x {q:+d} cancel, so it is {salt(a, b)}."
     rule = "Take as many of each ion as makes the charges cancel."
@@ -354,9 +339,9 @@ def periodic_trend(rng: random.Random, level: int) -> Draft:
     row = ", ".join(element_name(s) for s in picked)
     steps = f"Along {row} it {trend}, so the {extreme} is that of {best[0]}."
     mistakes = (
-        Mistake(best[3], f"The {extreme} comes at the other end: {best[3]}.", "You turned the trend around."),
-        Mistake(best[1], f"The {extreme} comes near the {end}: {best[1]}.", "You stopped one element too early."),
-        Mistake(best[2], f"The {extreme} lies within the row: {best[2]}.", "You picked one between the two ends."),
+        Mistake(best[3], f"The {extreme} comes at the other end: {best[3]}."),
+        Mistake(best[1], f"The {extreme} comes near the {end}: {best[1]}."),
+        Mistake(best[2], f"The {extreme} lies within the row: {best[2]}."),
     )
     return Draft(question, best[0], rule, steps, prop, mistakes)
 
@@ -386,11 +371,11 @@ def molar_mass(rng: random.Random, level: int) -> Draft:
     unit = "g/mol"
     sum_text, mass = total(weights, atoms)
     mistakes = (
-        slip(*total(weights, dict.fromkeys(atoms, 1)), unit, "You ignored the subscripts."),
-        slip(*total(numbers, atoms), unit, "You used atomic numbers instead of atomic masses."),
-        slip(*total(weights, reversed_counts), unit, "You gave the subscripts to the wrong elements."),
-        slip(*total(weights, lost), unit, "You left out one element."),
-        slip(f"2 x ({sum_text})", 2 * mass, unit, "You counted the whole formula twice."),
+        slip(*total(weights, dict.fromkeys(atoms, 1)), unit),
+        slip(*total(numbers, atoms), unit),
+        slip(*total(weights, reversed_counts), unit),
+        slip(*total(weights, lost), unit),
+        slip(f"2 x ({sum_text})", 2 * mass, unit),
     )
     rule = "Molar mass is the sum of count times atomic mass over the elements."
     return Draft(question, amount(mass, unit), rule, f"{sum_text} = {amount(mass, unit)}.", "molar mass", mistakes)

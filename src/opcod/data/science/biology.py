@@ -111,20 +111,15 @@ def coding_length(rng: random.Random, level: int) -> Draft:
         )
     )
 
-    def wrong(per_amino_acid: int, remark: str) -> Mistake:
-        return slip(f"{n} x {per_amino_acid}", n * per_amino_acid, "nucleotides", remark)
+    def wrong(per_amino_acid: int) -> Mistake:
+        return slip(f"{n} x {per_amino_acid}", n * per_amino_acid, "nucleotides")
 
-    mistakes = [
-        wrong(1, "You took one nucleotide per amino acid."),
-        slip(f"{n} / 3", n / 3, "nucleotides", "You divided by three instead of multiplying."),
-        wrong(2, "You took two nucleotides per amino acid."),
-        wrong(4, "You took four nucleotides, as many as there are bases."),
-    ]
+    mistakes = [wrong(1), slip(f"{n} / 3", n / 3, "nucleotides"), wrong(2), wrong(4)]
     rule = "Each amino acid is coded by one codon of three nucleotides."
     if level == 1:
         return reckon(f"{n} x 3", 3 * n, "nucleotides").draft(question, rule, "amino acids", *mistakes)
-    forgotten = wrong(3, "You forgot the stop codon.")
-    single = slip(f"{n} x 3 + 1", 3 * n + 1, "nucleotides", "You counted the stop codon as one nucleotide.")
+    forgotten = wrong(3)
+    single = slip(f"{n} x 3 + 1", 3 * n + 1, "nucleotides")
     rule = "Three nucleotides per amino acid, and three more for the stop codon."
     working = reckon(f"{n} x 3 = {3 * n}; {3 * n} + {stop}", 3 * n + stop, "nucleotides")
     return working.draft(question, rule, "amino acids", forgotten, single, *mistakes)
@@ -143,9 +138,9 @@ def _protein_of_messenger(rng: random.Random, protein: str, n: int) -> Draft:
         )
     )
     mistakes = (
-        slip(f"({total} - {flanks}) / 3", n + 1, "amino acids", "You counted the stop codon as an amino acid."),
-        slip(f"{total} / 3 - 1", total / 3 - 1, "amino acids", "You translated the untranslated part as well."),
-        slip(f"{total} - {flanks} - 3", coding - 3, "amino acids", "You forgot to divide by three."),
+        slip(f"({total} - {flanks}) / 3", n + 1, "amino acids"),
+        slip(f"{total} / 3 - 1", total / 3 - 1, "amino acids"),
+        slip(f"{total} - {flanks} - 3", coding - 3, "amino acids"),
     )
     rule = "Take off untranslated nucleotides, divide by three, and subtract the stop codon."
     working = reckon(f"{total} - {flanks} = {coding}; {coding} / 3 = {n + 1}; {n + 1} - 1", n, "amino acids")
@@ -169,10 +164,10 @@ def chargaff(rng: random.Random, level: int) -> Draft:
         )
     )
     mistakes = (
-        slip(f"{asked} = {given}", percent, "%", "You paired the base with the wrong partner."),
-        slip(f"100 - {percent}", 100 - percent, "%", "You gave the share of all the other bases together."),
-        slip(f"100 - 2 x {percent}", 100 - 2 * percent, "%", "You forgot to halve the share of the other pair."),
-        slip(f"{percent} / 2", percent / 2, "%", "You halved the given share."),
+        slip(f"{asked} = {given}", percent, "%"),
+        slip(f"100 - {percent}", 100 - percent, "%"),
+        slip(f"100 - 2 x {percent}", 100 - 2 * percent, "%"),
+        slip(f"{percent} / 2", percent / 2, "%"),
     )
     rule = "A pairs with T, G with C; one base of each pair makes half."
     return reckon(f"50 - {percent}", 50 - percent, "%").draft(question, rule, "double-stranded DNA", *mistakes)
@@ -195,9 +190,9 @@ def _count_of_bases(rng: random.Random, level: int, given: str, asked: str, sour
         )
     )
     mistakes = (
-        slip(f"{asked} = {given}", count, "bases", "You paired the base with the wrong partner."),
-        slip(f"{total} - {count}", total - count, "bases", "You gave all the other bases together."),
-        slip(f"{total} - 2 x {count}", total - 2 * count, "bases", "You forgot to halve the rest."),
+        slip(f"{asked} = {given}", count, "bases"),
+        slip(f"{total} - {count}", total - count, "bases"),
+        slip(f"{total} - 2 x {count}", total - 2 * count, "bases"),
     )
     rule = "A equals T and G equals C; one of each makes half the bases."
     working = reckon(f"{first}{total} / 2 = {half}; {half} - {count}", half - count, "bases")
@@ -238,20 +233,9 @@ DIHYBRID = Cross(
 )
 
 
-MONOHYBRID_SLIPS = (
-    (Fraction(1, 4), "You counted only one box of four in the square."),
-    (Fraction(3, 4), "You counted three boxes of four in the square."),
-    (Fraction(1, 2), "You counted two boxes of four in the square."),
-    (Fraction(1, 3), "You read the ratio of three to one as one third."),
-    (Fraction(1), "You counted all the offspring."),
-)
-DIHYBRID_SLIPS = (
-    (Fraction(1, 4), "You used a share of a cross with one gene only."),
-    (Fraction(3, 4), "You used a share of a cross with one gene only."),
-    (Fraction(9, 16), "You took the share of both dominant looks."),
-    (Fraction(3, 16), "You took the share of one dominant and one recessive look."),
-    (Fraction(1, 16), "You took the share of both recessive looks."),
-)
+# Shares that mistakes lead to: a third from the ratio of three to one, and with two genes those of one gene.
+MONOHYBRID_SLIPS = (Fraction(1, 4), Fraction(3, 4), Fraction(1, 2), Fraction(1, 3), Fraction(1))
+DIHYBRID_SLIPS = (Fraction(1, 4), Fraction(3, 4), Fraction(9, 16), Fraction(3, 16), Fraction(1, 16))
 
 
 @redraw_until_distinct
@@ -272,9 +256,7 @@ def punnett(rng: random.Random, level: int) -> Draft:
         )
     )
     likely = MONOHYBRID_SLIPS if cross is not DIHYBRID else DIHYBRID_SLIPS
-    mistakes = (
-        slip(f"{s if s < 1 else 'all'} of {total}", float(s * total), "offspring", remark) for s, remark in likely
-    )
+    mistakes = (slip(f"{s if s < 1 else 'all'} of {total}", float(s * total), "offspring") for s in likely)
     working = reckon(f"{share} of {total}", int(share * total), "offspring")
     return working.draft(question, cross.rule, "offspring", *mistakes)
 
@@ -327,13 +309,7 @@ def chromosome_number(rng: random.Random, level: int) -> Draft:
         3: f"{body} / 2 = {one_set}; 3 x {one_set}",
         4: f"2 x {body}",
     }
-    remarks = {
-        1: "You counted a single set of chromosomes.",
-        2: "You counted two sets, as in a body cell.",
-        3: "You counted three sets of chromosomes.",
-        4: "You doubled the body cell's number.",
-    }
-    mistakes = (slip(workings[n], n * one_set, unit, remarks[n]) for n in workings if n != count.sets)
+    mistakes = (slip(workings[n], n * one_set, unit) for n in workings if n != count.sets)
     working = reckon(workings[count.sets], count.sets * one_set, unit)
     return working.draft(question, count.rule, "chromosomes", *mistakes)
 
@@ -353,10 +329,10 @@ def peptide(rng: random.Random, level: int) -> Draft:
         )
     )
     mistakes = (
-        slip(f"{n} x 1", n, "bonds", "You counted a bond behind every amino acid, even the last."),
-        slip(f"{n} + 1", n + 1, "bonds", "You counted bonds at both free ends."),
-        slip(f"{n} x 2", 2 * n, "bonds", "You counted two bonds for every amino acid."),
-        slip(f"{n} - 2", n - 2, "bonds", "You took off one bond too many."),
+        slip(f"{n} x 1", n, "bonds"),
+        slip(f"{n} + 1", n + 1, "bonds"),
+        slip(f"{n} x 2", 2 * n, "bonds"),
+        slip(f"{n} - 2", n - 2, "bonds"),
     )
     rule = "A linear chain has one peptide bond fewer than amino acids."
     return reckon(f"{n} - 1", n - 1, "bonds").draft(question, rule, "peptide bonds", *mistakes)
@@ -379,14 +355,9 @@ def _peptide_mass(rng: random.Random, level: int) -> Draft:
     added = " + ".join(map(num, masses))
     loss = num(water) if bonds == 1 else f"{bonds} x {num(water)}"
     mistakes = (
-        slip(added, total, "Da", "You forgot the water that is set free at the bonds."),
-        slip(
-            f"{added} - {bonds + 1} x {num(water)}",
-            total - (bonds + 1) * water,
-            "Da",
-            "You took off one water for each amino acid instead of each bond.",
-        ),
-        slip(f"{added} + {loss}", total + bonds * water, "Da", "You added the water instead of taking it off."),
+        slip(added, total, "Da"),
+        slip(f"{added} - {bonds + 1} x {num(water)}", total - (bonds + 1) * water, "Da"),
+        slip(f"{added} + {loss}", total + bonds * water, "Da"),
     )
     rule = "Add the amino acids, then take off one water for each peptide bond."
     return reckon(f"{added} - {loss}", round(total - bonds * water, decimals), "Da").draft(
@@ -411,13 +382,8 @@ def base_pairing(rng: random.Random, level: int) -> Draft:
     copied = template if level == 1 else template.replace("T", "U")
     crossed = template.translate(PURINE_WITH_PURINE)
     crossed = crossed if level == 1 else crossed.replace("T", "U")
-    wrong = {
-        made.translate(WRONG_NUCLEIC_ACID): "You paired A with the base of the other nucleic acid.",
-        copied: "You copied the template instead of pairing its bases.",
-        made[::-1]: "You wrote the new strand in the wrong direction.",
-        crossed: "You paired A with G and C with T.",
-    }
-    mistakes = (Mistake(bases, f"{template} gives {bases}.", remark) for bases, remark in wrong.items())
+    wrong = (made.translate(WRONG_NUCLEIC_ACID), copied, made[::-1], crossed)
+    mistakes = (Mistake(bases, f"{template} gives {bases}.") for bases in wrong)
     partner = "T" if level == 1 else "U, T with A"
     rule = f"Pair A with {partner}, G with C, and keep the order."
     pairs = ", ".join(f"{a}-{b}" for a, b in zip(template, made, strict=True))

@@ -56,15 +56,9 @@ def population_doubling(rng: random.Random, level: int) -> Draft:
             f"How many {cells} come from {start} {cells} that {told}?",
         )
     )
-    slips = (
-        (2 * generations, "You added up the doublings instead of doubling each time."),
-        (generations, "You multiplied by the number of generations instead of doubling each time."),
-        (2 ** (generations - 1), "You stopped one doubling too early."),
-        (2 ** (generations + 1), "You doubled once too often."),
-    )
-    mistakes = [slip(f"{first}{start} x {n}", start * n, "cells", remark) for n, remark in slips]
-    remark = "You added two for each generation instead of doubling."
-    mistakes.append(slip(f"{first}{start} + {2 * generations}", start + 2 * generations, "cells", remark))
+    slips = (2 * generations, generations, 2 ** (generations - 1), 2 ** (generations + 1))
+    mistakes = [slip(f"{first}{start} x {n}", start * n, "cells") for n in slips]
+    mistakes.append(slip(f"{first}{start} + {2 * generations}", start + 2 * generations, "cells"))
     doubled = " x ".join("2" for _ in range(generations))
     rule = "Each division doubles the number: multiply by two for every generation."
     working = reckon(f"{first}{start} x {doubled}", start * 2**generations, "cells")
@@ -88,7 +82,7 @@ def magnification(rng: random.Random, level: int) -> Draft:
     actual = by_level(rng, level, range(2, 13), range(2, 13), (20, 25, 40, 50, 80))
     times = by_level(rng, level, range(2, 13), range(15, 61, 5), (100, 200, 400, 500, 600))
     size, unit = actual * times, "um" if level == 3 else "mm"
-    image, real = Quantity("image size", size, unit), Quantity("actual size", actual, unit)
+    image, real = Quantity(size, unit), Quantity(actual, unit)
     shown = f"{num(size / 1000)} mm" if level == 3 else str(image)
     question = rng.choice(
         (
@@ -102,10 +96,8 @@ def magnification(rng: random.Random, level: int) -> Draft:
     rule = "Magnification is image size divided by actual size, both in one unit."
     if level < 3:
         return divide(image, real, "times").draft(question, rule, "magnification")
-    remark = "You divided sizes in different units: millimetres and micrometres."
-    unconverted = slip(f"{num(size / 1000)} / {actual}", times / 1000, "times", remark)
-    remark = "You took a millimetre for one hundred micrometres."
-    hundredfold = slip(f"{num(size / 10)} um / {real}", times / 10, "times", remark)
+    unconverted = slip(f"{num(size / 1000)} / {actual}", times / 1000, "times")
+    hundredfold = slip(f"{num(size / 10)} um / {real}", times / 10, "times")
     working = divide(image, real, "times", f"{shown} = {image}; ")
     return working.draft(question, rule, "magnification", unconverted, hundredfold)
 
@@ -116,8 +108,8 @@ def cardiac_output(rng: random.Random, level: int) -> Draft:
     owner = rng.choice(
         ("tortoise", "python", "toad", "carp", "iguana") if level == 1 else ("runner", "patient", "nurse", "teacher")
     )
-    rate = Quantity("heart rate", by_level(rng, level, range(3, 13), range(60, 101, 5), range(60, 101, 4)), "beats")
-    volume = Quantity("stroke volume", by_level(rng, level, range(2, 10), range(50, 91, 10), range(50, 101, 5)), "mL")
+    rate = Quantity(by_level(rng, level, range(3, 13), range(60, 101, 5), range(60, 101, 4)), "beats")
+    volume = Quantity(by_level(rng, level, range(2, 10), range(50, 91, 10), range(50, 101, 5)), "mL")
     output = rate.value * volume.value
     beats = f"{rate} per minute" if level < 3 else f"{num(rate.value / 4)} beats in 15 s"
     unit = "mL" if level < 3 else "litres"
@@ -135,14 +127,9 @@ def cardiac_output(rng: random.Random, level: int) -> Draft:
         return multiply(rate, volume, "mL").draft(question, rule, "cardiac output")
     counted = num(rate.value / 4)
     mistakes = (
-        slip(
-            f"{counted} x {volume} = {num(output / 4)} mL",
-            output / 4000,
-            "L",
-            "You took the beats of 15 s for those of a minute.",
-        ),
-        slip(f"{rate} x {volume}", output, "L", "You left the volume in millilitres."),
-        slip(f"{rate} x {volume} / 100", output / 100, "L", "You divided by one hundred to get litres."),
+        slip(f"{counted} x {volume} = {num(output / 4)} mL", output / 4000, "L"),
+        slip(f"{rate} x {volume}", output, "L"),
+        slip(f"{rate} x {volume} / 100", output / 100, "L"),
     )
     rule = "Cardiac output is beats per minute times stroke volume; 1000 mL is a litre."
     working = reckon(f"{counted} x 4 = {rate}; {rate} x {volume} = {num(output)} mL", output / 1000, "L")
@@ -156,7 +143,7 @@ def trophic_energy(rng: random.Random, level: int) -> Draft:
     steps, percent = level, 10
     kilojoules = by_level(rng, level, range(20, 500, 10), range(1000, 60000, 500), range(10000, 90000, 500))
     result = kilojoules / 10**steps
-    consumer, eaten = eaters[steps - 1], [producer, *eaters][steps - 1]
+    consumer = eaters[steps - 1]
     path = " to ".join([producer, *eaters[:steps]])
     question = rng.choice(
         (
@@ -171,20 +158,10 @@ def trophic_energy(rng: random.Random, level: int) -> Draft:
     )
     working = f"{kilojoules} kJ" + " / 10" * steps
     mistakes = (
-        slip(f"{kilojoules} x 90 / 100", kilojoules * 0.9, "kJ", "You took off the share that is passed on."),
-        slip(
-            f"{working} / 10",
-            result / 10,
-            "kJ",
-            f"You went one trophic level beyond the {consumer}.",
-        ),
-        slip(
-            f"{kilojoules} kJ{' / 10' * (steps - 1) or ' x 1'}",
-            result * 10,
-            "kJ",
-            f"You stopped with the {eaten}, one trophic level too early.",
-        ),
-        slip(f"{kilojoules} x 10", kilojoules * 10, "kJ", "You multiplied by ten instead of dividing."),
+        slip(f"{kilojoules} x 90 / 100", kilojoules * 0.9, "kJ"),
+        slip(f"{working} / 10", result / 10, "kJ"),
+        slip(f"{kilojoules} kJ{' / 10' * (steps - 1) or ' x 1'}", result * 10, "kJ"),
+        slip(f"{kilojoules} x 10", kilojoules * 10, "kJ"),
     )
     rule = "Divide the energy by ten for each step to the next trophic level."
     return reckon(working, result, "kJ").draft(question, rule, "trophic level", *mistakes)
@@ -217,23 +194,15 @@ def serial_dilution(rng: random.Random, level: int) -> Draft:
     if level == 3:
         total, last = 10 * total, " / 0.1"
     mistakes = [
-        slip(
-            f"{counted} / {one}",
-            counted / one,
-            "cells",
-            "You divided by the dilution factor instead of multiplying.",
-        ),
-        slip(f"{counted} + {factor}", counted + factor, "cells", "You added the dilution factor to the count."),
-        Mistake(f"{counted} cells", f"The count stays {counted} cells.", "You forgot that the sample was diluted."),
+        slip(f"{counted} / {one}", counted / one, "cells"),
+        slip(f"{counted} + {factor}", counted + factor, "cells"),
+        Mistake(f"{counted} cells", f"The count stays {counted} cells."),
     ]
     if level > 1:
-        remark = "You added the dilution factors instead of multiplying them."
-        added = slip(f"{counted} x ({one} + {two}){last}", total / factor * (one + two), "cells", remark)
-        remark = "You used only the first of the dilutions."
-        mistakes[:0] = [added, slip(f"{counted} x {one}{last}", total / two, "cells", remark)]
+        added = slip(f"{counted} x ({one} + {two}){last}", total / factor * (one + two), "cells")
+        mistakes[:0] = [added, slip(f"{counted} x {one}{last}", total / two, "cells")]
     if level == 3:
-        remark = "You forgot that only a tenth of a millilitre was counted."
-        mistakes.insert(0, slip(f"{counted} x {one} x {two}", counted * factor, "cells", remark))
+        mistakes.insert(0, slip(f"{counted} x {one} x {two}", counted * factor, "cells"))
     product = f"{counted} x {one}" if level == 1 else f"{counted} x {one} x {two}{last}"
     rule = "Multiply the count by every dilution factor"
     rule += ", and divide by the volume counted." if level == 3 else " to get the original."
@@ -268,16 +237,10 @@ def osmosis(rng: random.Random, level: int) -> Draft:
     right = into if inside > outside else out if outside > inside else level_flow
     seen = f"{within}, {around}"
     options = {
-        into: (
-            f"{seen}, so inside draws water",
-            "You let water flow into the cell; compare the solutes again.",
-        ),
-        out: (f"{seen}, so outside draws water", "You let water leave the cell; compare the solutes again."),
-        level_flow: (f"{seen}, both sides alike", "You took the two concentrations as equal."),
-        f"only {solute} moves": (
-            f"{seen}, so the {solute} evens out",
-            "You moved the solute, but the membrane lets only water through.",
-        ),
+        into: f"{seen}, so inside draws water",
+        out: f"{seen}, so outside draws water",
+        level_flow: f"{seen}, both sides alike",
+        f"only {solute} moves": f"{seen}, so the {solute} evens out",
     }
     rule = "Water moves through the membrane to the side with more solute."
     if level == 3:
@@ -302,16 +265,10 @@ def food_chain(rng: random.Random, level: int) -> Draft:
         rule = "Order the chain from the producer; each step keeps about 10 %."
     question = rng.choice((f"{told} Which organisms {asked}?", f"Which organisms {asked}? {told}"))
     ordered = " -> ".join(chain)
-    remarks = (
-        "You named those that make their own food.",
-        "You named those that eat the producers directly.",
-        "You named those that eat the plant eaters.",
-        "You named those at the end of the chain.",
-    )
     labels = ROLES if level < 3 else [f"{num(100 / 10**n)} % in" for n in range(4)]
     counted = ", ".join(f"{label} {organism}" for label, organism in zip(labels, chain, strict=True))
-    options = {o: (f"{ordered}, place {n + 1} taken", remarks[n]) for n, o in enumerate(chain)}
-    options[chain[place]] = (sentence(counted), "")
+    options = {o: f"{ordered}, place {n + 1} taken" for n, o in enumerate(chain)}
+    options[chain[place]] = sentence(counted)
     concept = "Food chain" if "Food chain" in question else "food chain"
     return choose(options, chain[place]).draft(question, rule, concept)
 
@@ -349,16 +306,10 @@ def enzyme_activity(rng: random.Random, level: int) -> Draft:
         )
     )
     options = {
-        "rises": (f"From {begin} toward {optimum}", "You assumed a change that only approaches the optimum."),
-        "falls": (
-            f"From {begin} to {finish}, away from {optimum}",
-            "You assumed a change away from the optimum.",
-        ),
-        "rises, then falls": (
-            f"From {begin} across {optimum} to {finish}",
-            "You assumed that the optimum is crossed.",
-        ),
-        "stays the same": (f"From {begin} to {finish} is no matter", f"You ignored that the {kind} matters."),
+        "rises": f"From {begin} toward {optimum}",
+        "falls": f"From {begin} to {finish}, away from {optimum}",
+        "rises, then falls": f"From {begin} across {optimum} to {finish}",
+        "stays the same": f"From {begin} to {finish} is no matter",
     }
     rule = f"The rate rises toward the optimum {kind} and falls beyond it."
     return choose(options, right).draft(question, rule, "optimum")

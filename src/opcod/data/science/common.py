@@ -22,13 +22,10 @@ class Mistake:
     Args:
         value: The wrong option, as it is printed.
         steps: The faulty working that ends in `value`, one or two short sentences.
-        remark: What a tutor says of it: one sentence, addressed to the peer, which names the slip
-            and neither the right result nor an option's letter.
     """
 
     value: str
     steps: str
-    remark: str
 
 
 @dataclass(frozen=True)
@@ -98,16 +95,15 @@ def amount(value: float, unit: str) -> str:
     return f"{num(value)} {unit}".rstrip()
 
 
-def slip(working: str, value: float, unit: str, remark: str) -> Mistake:
+def slip(working: str, value: float, unit: str) -> Mistake:
     """The mistake of reckoning `working`, which gives `value`."""
-    return Mistake(amount(value, unit), f"{working} = {amount(value, unit)}.", remark)
+    return Mistake(amount(value, unit), f"{working} = {amount(value, unit)}.")
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A named number with its unit; prints as `24 g`."""
+    """A number with its unit; prints as `24 g`."""
 
-    name: str
     value: float
     unit: str
 
@@ -131,10 +127,10 @@ class Working:
 def multiply(a: Quantity, b: Quantity, unit: str, first: str = "") -> Working:
     """`a` times `b` in `unit`, after the step `first`; people divide, add or subtract instead."""
     slips = (
-        (f"{a} / {b}", a.value / b.value, f"You divided {a.name} by {b.name} instead of multiplying."),
-        (f"{a} + {b}", a.value + b.value, f"You added {a.name} and {b.name} instead of multiplying."),
-        (f"{b} / {a}", b.value / a.value, f"You divided {b.name} by {a.name} instead of multiplying."),
-        (f"{a} - {b}", a.value - b.value, f"You subtracted {b.name} from {a.name} instead of multiplying."),
+        (f"{a} / {b}", a.value / b.value),
+        (f"{a} + {b}", a.value + b.value),
+        (f"{b} / {a}", b.value / a.value),
+        (f"{a} - {b}", a.value - b.value),
     )
     return _working(f"{first}{a} x {b}", a.value * b.value, unit, first, slips)
 
@@ -142,18 +138,18 @@ def multiply(a: Quantity, b: Quantity, unit: str, first: str = "") -> Working:
 def divide(a: Quantity, b: Quantity, unit: str, first: str = "") -> Working:
     """`a` over `b` in `unit`, after the step `first`; people multiply, subtract or turn it upside down."""
     slips = (
-        (f"{a} x {b}", a.value * b.value, f"You multiplied {a.name} by {b.name} instead of dividing."),
-        (f"{b} / {a}", b.value / a.value, f"You divided {b.name} by {a.name}, the wrong way round."),
-        (f"{a} - {b}", a.value - b.value, f"You subtracted {b.name} from {a.name} instead of dividing."),
-        (f"{a} + {b}", a.value + b.value, f"You added {a.name} and {b.name} instead of dividing."),
+        (f"{a} x {b}", a.value * b.value),
+        (f"{b} / {a}", b.value / a.value),
+        (f"{a} - {b}", a.value - b.value),
+        (f"{a} + {b}", a.value + b.value),
     )
     return _working(f"{first}{a} / {b}", a.value / b.value, unit, first, slips)
 
 
-def _working(working: str, value: float, unit: str, first: str, slips: tuple[tuple[str, float, str], ...]) -> Working:
-    """The right `working` and those `slips` (working, value, remark) whose value could pass for an answer."""
+def _working(working: str, value: float, unit: str, first: str, slips: tuple[tuple[str, float], ...]) -> Working:
+    """The right `working` and those `slips` (working, value) whose value could pass for an answer."""
     return Working(
         amount(value, unit),
         f"{working} = {amount(value, unit)}.",
-        tuple(slip(first + wrong, result, unit, remark) for wrong, result, remark in slips if result > 0),
+        tuple(slip(first + wrong, result, unit) for wrong, result in slips if result > 0),
     )

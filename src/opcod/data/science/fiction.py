@@ -35,10 +35,10 @@ def made_up_quantity(rng: random.Random, level: int) -> Draft:
     wanted, first, second, thing, unit = _words(rng, 5)
     a, b = rng.randint(2, 9 * level), rng.randint(2, 9)
     if rng.random() < 0.5:
-        one, other = Quantity(first, a, unit), Quantity(second, b, "")
+        one, other = Quantity(a, unit), Quantity(b, "")
         working, rule = multiply(one, other, unit), f"The {wanted} is the {first} times the {second}."
     else:
-        one, other = Quantity(first, a * b, unit), Quantity(second, b, "")
+        one, other = Quantity(a * b, unit), Quantity(b, "")
         working, rule = divide(one, other, unit), f"The {wanted} is the {first} divided by the {second}."
     given = [f"a {first} of {one}", f"a {second} of {other}"]
     rng.shuffle(given)
@@ -53,12 +53,8 @@ def made_up_sum(rng: random.Random, level: int) -> Draft:
     results = {"plus": a + b, "minus": a - b, "times": a * b}
     signs = {"plus": "+", "minus": "-", "times": "x"}
     right = rng.choice(("plus", "minus"))
-    mistakes = [
-        slip(f"{a} {signs[op]} {b}", value, "", f"You took {op} instead of {right}.")
-        for op, value in results.items()
-        if op != right
-    ]
-    mistakes.append(slip(f"{b}", b, "", f"You took the {second} alone."))
+    mistakes = [slip(f"{a} {signs[op]} {b}", value, "") for op, value in results.items() if op != right]
+    mistakes.append(slip(f"{b}", b, ""))
     question = f"What {wanted} has a {thing} with a {first} of {a} and a {second} of {b}?"
     working = reckon(f"{a} {signs[right]} {b}", results[right], "")
     return working.draft(question, f"The {wanted} is the {first} {right} the {second}.", wanted, *mistakes)
@@ -79,7 +75,7 @@ def made_up_pairing(rng: random.Random, level: int) -> Draft:
         )
     )
     rule = f"{sentence(one)} with {other}: {mixed}; {one} only: {both}; {other} only: {neither}."
-    reasons = {value: (facts, f"The {made} of these is not {value}.") for value in (mixed, both, neither, never)}
+    reasons = dict.fromkeys((mixed, both, neither, never), facts)
     return choose(reasons, right).draft(question, rule, made)
 
 
@@ -94,7 +90,7 @@ def made_up_treatment(rng: random.Random, level: int) -> Draft:
     question = rng.choice(
         (f"A {thing} is treated by {done}. What colour is it then?", f"What colour does {done} give a {thing}?")
     )
-    reasons = {c: (f"It is treated by {done}", f"It does not become {c} by {done}.") for c in colours}
+    reasons = dict.fromkeys(colours, f"It is treated by {done}")
     return choose(reasons, colours[chosen]).draft(question, sentence(rule), done)
 
 
@@ -106,10 +102,7 @@ def made_up_threshold(rng: random.Random, level: int) -> Draft:
     limit = rng.randint(20, 80)
     here = limit + rng.choice((-1, 1)) * rng.randint(3, 15)
     side, right = ("below", low) if here < limit else ("above", high)
-    reasons = {
-        value: (f"{here} C is {side} {limit} C", f"It is not {value} {side} this point.")
-        for value in (low, high, other, never)
-    }
+    reasons = dict.fromkeys((low, high, other, never), f"{here} C is {side} {limit} C")
     question = f"The {point} point of a {thing} is {limit} C. What is the {thing} like at {here} C?"
     rule = f"Below its {point} point it is {low}, above it {high}."
     return choose(reasons, right).draft(question, rule, f"{point} point")

@@ -97,22 +97,17 @@ def unit_cell_atoms(rng: random.Random, level: int) -> Draft:
     )
     first = "" if level < 3 else f"{side} x {side} x {side} = {cells}; "
 
-    def wrong(per_cell: int, remark: str) -> Mistake:
-        return slip(f"{first}{cells} x {per_cell}", cells * per_cell, "atoms", remark)
+    def wrong(per_cell: int) -> Mistake:
+        return slip(f"{first}{cells} x {per_cell}", cells * per_cell, "atoms")
 
     mistakes = [
-        wrong(lattice.unshared, "You counted shared atoms as if each belonged to one cell alone."),
-        wrong(lattice.other, "You used the count of another cubic lattice."),
-        wrong(1, "You counted only the corner atoms, which make one atom together."),
-        wrong(8, "You counted eight corner atoms, though each is shared by eight cells."),
+        wrong(lattice.unshared),
+        wrong(lattice.other),
+        wrong(1),
+        wrong(8),
     ]
     if level == 3:
-        squared = slip(
-            f"{side} x {side} x {lattice.atoms}",
-            side**2 * lattice.atoms,
-            "atoms",
-            "You left out one side of the block.",
-        )
+        squared = slip(f"{side} x {side} x {lattice.atoms}", side**2 * lattice.atoms, "atoms")
         mistakes.insert(0, squared)
     working = reckon(f"{first}{cells} x {lattice.atoms}", cells * lattice.atoms, "atoms")
     return working.draft(question, lattice.rule, f"{name} lattice", *mistakes)
@@ -136,25 +131,10 @@ def mass_saving(rng: random.Random, level: int) -> Draft:
     )
     first = f"{num(high)} - {num(low)} = {num(saved)}; "
     mistakes = (
-        slip(
-            f"{num(high)} x {volume}",
-            high * volume,
-            "g",
-            "You gave the mass of the old part, not the difference.",
-        ),
-        slip(
-            f"{num(low)} x {volume}",
-            low * volume,
-            "g",
-            "You gave the mass of the new part, not the difference.",
-        ),
-        slip(
-            f"({num(high)} + {num(low)}) x {volume}",
-            (high + low) * volume,
-            "g",
-            "You added the densities instead of subtracting them.",
-        ),
-        slip(f"{num(high)} - {num(low)}", saved, "g", "You forgot to multiply the difference by the volume."),
+        slip(f"{num(high)} x {volume}", high * volume, "g"),
+        slip(f"{num(low)} x {volume}", low * volume, "g"),
+        slip(f"({num(high)} + {num(low)}) x {volume}", (high + low) * volume, "g"),
+        slip(f"{num(high)} - {num(low)}", saved, "g"),
     )
     rule = "The mass saved is the volume times the difference of the densities."
     return reckon(f"{first}{num(saved)} x {volume}", saved * volume, "g").draft(
@@ -184,14 +164,13 @@ def rule_of_mixtures(rng: random.Random, level: int) -> Draft:
         )
     )
     mistakes = [
-        slip(f"{stiff} + {num(soft)}", stiff + soft, "GPa", "You added the moduli without their volume shares."),
-        slip(a, f * stiff, "GPa", "You left out the share of the matrix."),
-        slip(b, m * soft, "GPa", "You left out the share of the fibres."),
+        slip(f"{stiff} + {num(soft)}", stiff + soft, "GPa"),
+        slip(a, f * stiff, "GPa"),
+        slip(b, m * soft, "GPa"),
     ]
     if level > 1:
         swapped = f"{num(m)} x {stiff} + {num(f)} x {num(soft)}"
-        remark = "You swapped the shares of fibres and matrix."
-        mistakes.insert(0, slip(swapped, m * stiff + f * soft, "GPa", remark))
+        mistakes.insert(0, slip(swapped, m * stiff + f * soft, "GPa"))
     working = f"{a} + {b} = {num(f * stiff)} + {num(m * soft)}"
     rule = "Multiply each phase's modulus by its volume fraction and add."
     return reckon(working, f * stiff + m * soft, "GPa").draft(question, rule, "rule of mixtures", *mistakes)
@@ -215,14 +194,9 @@ def lever_rule(rng: random.Random, level: int) -> Draft:
         )
     )
     mistakes = (
-        slip(f"{near} / {span} x 100", 100 - share, "%", "You used the arm next to the phase."),
-        slip(
-            f"{opposite} / {near} x 100",
-            100 * opposite / near,
-            "%",
-            "You divided by the other arm, not by the whole tie line.",
-        ),
-        slip(f"{opposite} / {span}", share / 100, "%", "You forgot to turn the fraction into per cent."),
+        slip(f"{near} / {span} x 100", 100 - share, "%"),
+        slip(f"{opposite} / {near} x 100", 100 * opposite / near, "%"),
+        slip(f"{opposite} / {span}", share / 100, "%"),
     )
     rule = "A phase's share is its opposite arm divided by the whole tie line."
     return reckon(f"{opposite} / {span} x 100", share, "%").draft(question, rule, "lever rule", *mistakes)
@@ -246,24 +220,9 @@ def _lever_rule_of_compositions(rng: random.Random, level: int, span: int, oppos
     arm, line, near = f"{alloy} - {alpha} = {opposite}", f"{beta} - {alpha} = {span}", span - opposite
     first = f"{arm}; {line}; "
     mistakes = (
-        slip(
-            f"{first}{near} / {span}{last}",
-            near / span * scale,
-            unit,
-            "You used the arm next to the phase asked for.",
-        ),
-        slip(
-            f"{arm}; {opposite} / {near}{last}",
-            opposite / near * scale,
-            unit,
-            "You divided one arm by the other.",
-        ),
-        slip(
-            f"{alloy} / {beta}{last}",
-            alloy / beta * scale,
-            unit,
-            "You divided the compositions themselves instead of the arms.",
-        ),
+        slip(f"{first}{near} / {span}{last}", near / span * scale, unit),
+        slip(f"{arm}; {opposite} / {near}{last}", opposite / near * scale, unit),
+        slip(f"{alloy} / {beta}{last}", alloy / beta * scale, unit),
     )
     rule = "Beta's share is alloy minus alpha, divided by beta minus alpha."
     working = reckon(f"{first}{opposite} / {span}{last}", opposite / span * scale, unit)
@@ -295,29 +254,14 @@ def alloy_mass(rng: random.Random, level: int) -> Draft:
         first = f"{mass} = {grams} g; "
     result, other = grams * share / 100, grams * (100 - share) / 100
     mistakes = [
-        slip(f"{grams} g x {num(100 - share)} / 100", other, "g", "You gave the mass of the other component."),
-        slip(
-            f"{grams} g - {num(share)}",
-            grams - share,
-            "g",
-            "You subtracted the percentage as if it were grams.",
-        ),
-        slip(
-            f"{grams} g x {num(share)}",
-            grams * share,
-            "g",
-            "You forgot to divide the percentage by one hundred.",
-        ),
-        slip(
-            f"{grams} g / {num(share)}",
-            grams / share,
-            "g",
-            "You divided by the percentage instead of multiplying.",
-        ),
+        slip(f"{grams} g x {num(100 - share)} / 100", other, "g"),
+        slip(f"{grams} g - {num(share)}", grams - share, "g"),
+        slip(f"{grams} g x {num(share)}", grams * share, "g"),
+        slip(f"{grams} g / {num(share)}", grams / share, "g"),
     ]
     if level == 3:
         unconverted = f"{num(grams / 1000)} x {num(share)} / 100"
-        mistakes.insert(0, slip(unconverted, result / 1000, "g", "You left the mass in kilograms."))
+        mistakes.insert(0, slip(unconverted, result / 1000, "g"))
     rule = "A component's mass is the alloy's mass times its weight per cent over 100."
     if level == 2:
         rule = "Take the rest of 100 per cent, then that share of the mass."

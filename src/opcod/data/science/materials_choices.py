@@ -119,15 +119,11 @@ def lightest_metal(rng: random.Random, level: int) -> Draft:
             f"Density in g/cm3: {listed}. From which metal is a {part} of fixed size the {wanted}?",
         )
     )
-    unfinished = f"You stopped before you had found the {extreme} density."
     options = {
-        best: (f"The {extreme} density is {num(density[best])} g/cm3", ""),
-        worst: (
-            f"{num(density[worst])} g/cm3 looks best",
-            "You looked for the opposite end of the densities.",
-        ),
-        second: (f"{num(density[second])} g/cm3 looks {extreme}", unfinished),
-        third: (f"{num(density[third])} g/cm3 looks {extreme}", unfinished),
+        best: f"The {extreme} density is {num(density[best])} g/cm3",
+        worst: f"{num(density[worst])} g/cm3 looks best",
+        second: f"{num(density[second])} g/cm3 looks {extreme}",
+        third: f"{num(density[third])} g/cm3 looks {extreme}",
     }
     rule = f"At equal size, the {extreme} density makes the {wanted} part."
     return choose(options, best).draft(question, rule, "Density")
@@ -137,16 +133,8 @@ def _order_by_density(density: dict[str, float], listed: str, part: str) -> Draf
     """Three metals in the order of weight."""
     a, b, c = density
     question = f"Density in g/cm3: {listed}. Order equal {part}s of these metals from lightest to heaviest."
-    remarks = {
-        (a, b, c): "",
-        (c, b, a): "You ordered from heaviest to lightest.",
-        (b, a, c): "You swapped the two lighter metals.",
-        (a, c, b): "You swapped the two heavier metals.",
-    }
-    options = {
-        ", ".join(order): (", ".join(num(density[metal]) for metal in order), remark)
-        for order, remark in remarks.items()
-    }
+    orders = ((a, b, c), (c, b, a), (b, a, c), (a, c, b))
+    options = {", ".join(order): ", ".join(num(density[metal]) for metal in order) for order in orders}
     rule = "Parts of equal size weigh in the order of their densities."
     return choose(options, ", ".join(density)).draft(question, rule, "Density")
 
@@ -169,14 +157,7 @@ def bond_type(rng: random.Random, level: int) -> Draft:
         )
     )
     rule = "Metal with nonmetal: ionic; nonmetals only: covalent; metals only: metallic."
-    remarks = {
-        "ionic bonds": "You assumed a metal beside a nonmetal; check both elements again.",
-        "covalent bonds": "You assumed that both elements are nonmetals.",
-        "metallic bonds": "You assumed that both elements are metals.",
-        "van der Waals bonds": "You chose the weak forces between molecules, not a bond between atoms.",
-    }
-    options = {option: (BONDS[option], remark) for option, remark in remarks.items()}
-    options[bond] = (f"{sentence(one)} is a {kinds[0]} and {two} a {kinds[1]}", "")
+    options = BONDS | {bond: f"{sentence(one)} is a {kinds[0]} and {two} a {kinds[1]}"}
     return choose(options, bond).draft(question, rule, "chemical bond")
 
 
@@ -198,15 +179,11 @@ def _bond_by_electronegativity(rng: random.Random) -> Draft:
     right, wrong = kinds if y - x > MAINLY_IONIC_ABOVE else kinds[::-1]
     above, below = ("above", "below") if y - x > MAINLY_IONIC_ABOVE else ("below", "above")
     by_difference, by_sum = f"{num(y)} - {num(x)} = {difference}", f"{num(y)} + {num(x)} = {total}"
-    added = "You added the electronegativities instead of subtracting."
     options = {
-        f"{difference}, {right}": (f"{by_difference} is {above} the limit", ""),
-        f"{difference}, {wrong}": (
-            f"{by_difference} is {below} the limit",
-            "You put the difference on the wrong side of the limit.",
-        ),
-        f"{total}, {right}": (by_sum, added),
-        f"{total}, {wrong}": (by_sum, added),
+        f"{difference}, {right}": f"{by_difference} is {above} the limit",
+        f"{difference}, {wrong}": f"{by_difference} is {below} the limit",
+        f"{total}, {right}": by_sum,
+        f"{total}, {wrong}": by_sum,
     }
     rule = f"A difference above {MAINLY_IONIC_ABOVE} is mainly ionic, below it mainly covalent."
     return choose(options, f"{difference}, {right}").draft(question, rule, "electronegativity")
@@ -242,13 +219,10 @@ def doping_type(rng: random.Random, level: int) -> Draft:
     other, opposite = ("p-type", "holes") if own > hosts else ("n-type", "extra electrons")
     counted = f"{sentence(guest)} has {own} valence electrons, {name_of(replaced)} {hosts}"
     options = {
-        f"{kind}, {carrier}": (counted, ""),
-        f"{other}, {opposite}": (
-            f"{sentence(guest)} is taken for {'an acceptor' if own > hosts else 'a donor'}",
-            "You compared the valence electrons the wrong way round.",
-        ),
-        f"{other}, {carrier}": (counted, "You found the right carriers but gave them the wrong type."),
-        f"{kind}, {opposite}": (counted, "You named the right type but the wrong carriers."),
+        f"{kind}, {carrier}": counted,
+        f"{other}, {opposite}": f"{sentence(guest)} is taken for {'an acceptor' if own > hosts else 'a donor'}",
+        f"{other}, {carrier}": counted,
+        f"{kind}, {opposite}": counted,
     }
     rule = "More valence electrons than the host: n-type, extra electrons; fewer: p-type, holes."
     return choose(options, f"{kind}, {carrier}").draft(question, rule, "doping")
@@ -298,13 +272,7 @@ def heat_treatment(rng: random.Random, level: int) -> Draft:
             f"What does this do to {part} of carbon steel: it is {treatment.done}?",
         )
     )
-    remarks = {
-        QUENCHED: "You assumed fast cooling from above 727 C as the last step.",
-        ANNEALED: "You assumed slow cooling from above 727 C as the last step.",
-        TEMPERED: "You assumed a reheating after quenching.",
-        UNTREATED: "You assumed that the steel stayed too cool to change.",
-    }
-    options = {t.result: (t.reason, remarks[t.result]) for t in treatments}
+    options = {t.result: t.reason for t in treatments}
     rule = "Quenching from above 727 C hardens, slow cooling softens, reheating afterwards toughens."
     return choose(options, treatment.result).draft(question, rule, "carbon steel")
 

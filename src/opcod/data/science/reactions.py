@@ -95,21 +95,21 @@ def stoichiometry(rng: random.Random, level: int) -> Draft:
         question += f" The molar mass of {made} is {molar} g/mol."
         rule = "Scale mol by the ratio of coefficients, then multiply by molar mass."
 
-    def made_by(working: str, mol: float, remark: str = "") -> Mistake:
+    def made_by(working: str, mol: float) -> Mistake:
         if level < 3:
-            return slip(working, mol, unit, remark)
-        return slip(f"{working} = {num(mol)} mol; {num(mol)} x {molar}", mol * molar, unit, remark)
+            return slip(working, mol, unit)
+        return slip(f"{working} = {num(mol)} mol; {num(mol)} x {molar}", mol * molar, unit)
 
     right = made_by(f"{n} / {a} x {b}", m)
     mistakes: tuple[Mistake, ...] = (
-        made_by(f"{n} x 1", n, "You ignored the coefficients and took equal amounts."),
-        made_by(f"{n} x {a} / {b}", n * a / b, "You turned the ratio of the coefficients upside down."),
-        made_by(f"{n} x {b}", n * b, "You did not divide by the given substance's coefficient."),
-        made_by(f"{n} / {a}", n / a, "You did not multiply by the product's coefficient."),
-        made_by(f"{n} x {a}", n * a, "You multiplied by the given substance's coefficient instead of dividing."),
+        made_by(f"{n} x 1", n),
+        made_by(f"{n} x {a} / {b}", n * a / b),
+        made_by(f"{n} x {b}", n * b),
+        made_by(f"{n} / {a}", n / a),
+        made_by(f"{n} x {a}", n * a),
     )
     if level == 3:
-        mistakes = (slip(f"{n} / {a} x {b}", m, unit, "You gave mol instead of grams."), *mistakes)
+        mistakes = (slip(f"{n} / {a} x {b}", m, unit), *mistakes)
     return Draft(question, right.value, rule, right.steps, used, mistakes)
 
 
@@ -133,20 +133,10 @@ def limiting_reagent(rng: random.Random, level: int) -> Draft:
     first = f"{num(a * i)} / {a} = {num(i)}, {num(b * j)} / {b} = {num(j)}; "
     answer = amount(few * c, "mol")
     mistakes = (
-        slip(
-            f"{first}{num(many)} x {c}",
-            many * c,
-            "mol",
-            "You used the reagent in excess, not the limiting one.",
-        ),
-        slip(
-            "The smaller amount",
-            min(a * i, b * j),
-            "mol",
-            "You took the smaller amount and ignored coefficients.",
-        ),
-        slip(f"{num(a * i)} + {num(b * j)}", a * i + b * j, "mol", "You added the amounts of both reagents."),
-        slip(f"{first}{num(i + j)} x {c}", (i + j) * c, "mol", "You let both reagents count in full."),
+        slip(f"{first}{num(many)} x {c}", many * c, "mol"),
+        slip("The smaller amount", min(a * i, b * j), "mol"),
+        slip(f"{num(a * i)} + {num(b * j)}", a * i + b * j, "mol"),
+        slip(f"{first}{num(i + j)} x {c}", (i + j) * c, "mol"),
     )
     rule = "Divide each amount by its coefficient; the smaller one limits the product."
     steps = f"{first}the smaller gives {num(few)} x {c} = {answer}."
@@ -203,17 +193,12 @@ def _shift(rng: random.Random, reaction: Equilibrium, change: str, rule: str, st
         )
     )
     wrong = {
-        "to the left": ("It makes more of the left side, so it shifts", "You let it move to the reactants."),
-        "to the right": ("It makes more of the right side, so it shifts", "You let it move to the products."),
-        "no shift": (
-            "An equilibrium stays as it is, so there is",
-            "You overlooked that this change matters.",
-        ),
-        "the reaction stops": ("The balance is lost, so", "You forgot that both directions go on."),
+        "to the left": "It makes more of the left side, so it shifts",
+        "to the right": "It makes more of the right side, so it shifts",
+        "no shift": "An equilibrium stays as it is, so there is",
+        "the reaction stops": "The balance is lost, so",
     }
-    mistakes = tuple(
-        Mistake(shift, f"{why} {shift}.", remark) for shift, (why, remark) in wrong.items() if shift != answer
-    )
+    mistakes = tuple(Mistake(shift, f"{why} {shift}.") for shift, why in wrong.items() if shift != answer)
     return Draft(question, answer, rule, f"{steps} {answer}.", "equilibrium", mistakes)
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from opcod.data.questions import LABELS, Question
 from opcod.data.science.common import Draft, Mistake
 
-_SOUND = ("This follows the rule.", "This step is right.", "This is how the rule is used.")
-_MISRECKONED = "The step is the right one, but its result is not."
-_MISREAD = "This follows the rule, but you ticked another option than your result."
-_COMPARE = "Now compare it with every option."
-_REDO = "Do it again by the rule."
-_TICK = "Go through the options again."
+_ADVICE = (
+    "Work it out by this rule, then compare the result with every option.",
+    "Check this step by the rule, and then every option by the result.",
+    "Go by the rule step by step, then look for the option with your result.",
+)
 _OPPOSITES = (
     ("times", "divided by"),
     ("Multiply", "Divide"),
@@ -46,7 +45,7 @@ class Attempted:
     Args:
         response: In the response format, right or wrong.
         feedback: With its <concept></concept> tag, as the tutor's prompt asks for it: the rule, the peer's step,
-            what it is worth.
+            what to check. Not whether the step is right: of that a small tutor has no more than a guess.
         begun: How the response begins, up to and with its slip; empty where it has none.
     """
 
@@ -65,6 +64,7 @@ class WorkedQuestion:
         wrong: Responses that end in a wrong option: by each typical mistake, by a wrong result of the right step,
             and by the wrong tick for the right result.
         lucky: A response that comes to the right option by a mistake.
+        mistaken: How one answers who takes the rule for its opposite, ending in the likeliest mistake.
         misled: A response with the feedback of a tutor that does not know the rule.
     """
 
@@ -72,6 +72,7 @@ class WorkedQuestion:
     right: Attempted
     wrong: tuple[Attempted, ...] = ()
     lucky: Attempted | None = None
+    mistaken: Attempted | None = None
     misled: Attempted | None = None
 
     @property
@@ -111,8 +112,8 @@ def compose(
     def wrong_rule() -> str:
         return rng.choice([twist(draft.rule, rng), *([strange_rule] if strange_rule else [])])
 
-    def attempted(steps: str, result: str, remark: str, advice: str, rule: str = draft.rule) -> Attempted:
-        feedback = f"<concept>{draft.concept}</concept> {draft.rule} You wrote: {steps} {remark} {advice}"
+    def attempted(steps: str, result: str, rule: str = draft.rule) -> Attempted:
+        feedback = f"<concept>{draft.concept}</concept> {draft.rule} You wrote: {steps} {rng.choice(_ADVICE)}"
         return Attempted(f"<reasoning>{rule} {steps}{finish(result)}", feedback)
 
     def begun_with(slip: str, attempt: Attempted) -> Attempted:
@@ -120,19 +121,19 @@ def compose(
         return replace(attempt, begun=before + slip)
 
     def slipped(mistake: Mistake, result: str) -> Attempted:
-        rule = draft.rule if rng.random() < 1 / 3 else wrong_rule()
-        return attempted(mistake.steps, result, mistake.remark, _REDO, rule)
+        return attempted(mistake.steps, result, draft.rule if rng.random() < 1 / 3 else wrong_rule())
 
-    right = attempted(draft.steps, draft.answer, rng.choice(_SOUND), _COMPARE)
+    right = attempted(draft.steps, draft.answer)
     wrong = [begun_with(mistake.steps, slipped(mistake, mistake.value)) for mistake in mistakes]
     lucky = slipped(mistakes[0], draft.answer)  # begun with nothing: what it ends in does not follow from its slip
-    misread = attempted(draft.steps, mistakes[1].value, _MISREAD, _TICK)
+    likeliest = min(mistakes, key=draft.mistakes.index)
+    mistaken = attempted(likeliest.steps, likeliest.value, twist(draft.rule))
+    misread = attempted(draft.steps, mistakes[1].value)
     wrong.append(begun_with(verdict(mistakes[1].value, ticked=True), misread))
     step, answer, end = draft.steps.rpartition(draft.answer)
     if answer:
         result = mistakes[2].value
-        misreckoned = attempted(step + result + end, result, _MISRECKONED, _REDO)
-        wrong.append(begun_with(step + result + end, misreckoned))
+        wrong.append(begun_with(step + result + end, attempted(step + result + end, result)))
     misled = rng.choice((right, *wrong))
     misled = replace(misled, feedback=misled.feedback.replace(f"> {draft.rule} ", f"> {wrong_rule()} "))
     question = Question(
@@ -144,18 +145,18 @@ def compose(
         solution=right.response,
         family=family,
     )
-    return WorkedQuestion(question, right, tuple(wrong), lucky, misled)
+    return WorkedQuestion(question, right, tuple(wrong), lucky, mistaken, misled)
 
 
-def twist(rule: str, rng: random.Random) -> str:
+def twist(rule: str, rng: random.Random | None = None) -> str:
     """A rule turned into its opposite: one word exchanged for its opposite, and where that stands too, it for the word.
 
     So that a tutor cannot take the rule from a faulty response, nor a self-teacher from s. A rule with no such
-    word, such as a definition, is cut after its first three words.
+    word, such as a definition, is cut after its first three words. Which of its words is drawn, or the first listed.
     """
     standing = [pair for pair in _OPPOSITES if any(re.search(rf"\b{word}\b", rule) for word in pair)]
     if not standing:
         return " ".join(rule.split()[:3]).rstrip(",.") + "."
-    one, other = rng.choice(standing)
+    one, other = rng.choice(standing) if rng else standing[0]
     exchanged = {one: other, other: one}
     return re.sub(rf"\b(?:{one}|{other})\b", lambda match: exchanged[match[0]], rule)

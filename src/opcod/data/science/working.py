@@ -22,15 +22,15 @@ def reckon(working: str, value: float, unit: str) -> Working:
     return Working(answer, f"{working} = {answer}.", ())
 
 
-def choose(reasons: dict[str, tuple[str, str]], right: str) -> Working:
+def choose(reasons: dict[str, str], right: str) -> Working:
     """A choice among phrases.
 
     Args:
-        reasons: For every option the reason that leads to it, and the remark on it where it is wrong.
+        reasons: For every option the reason that leads to it.
         right: The right option.
     """
-    steps = {option: f"{reason}: {option}." for option, (reason, _) in reasons.items()}
-    mistakes = (Mistake(o, steps[o], remark) for o, (_, remark) in reasons.items() if o != right)
+    steps = {option: f"{reason}: {option}." for option, reason in reasons.items()}
+    mistakes = (Mistake(option, step) for option, step in steps.items() if option != right)
     return Working(right, steps[right], tuple(mistakes))
 
 
