@@ -116,7 +116,7 @@ def test_the_mistaken_go_by_the_opposite_rule_to_the_likeliest_mistake(worked):
         assert judge(item.mistaken.feedback, item.question, anchored=True).text.startswith(rule_of(item))
 
 
-def test_the_half_known_is_solved_by_mistake_every_other_time():
+def test_the_half_known_is_often_solved_by_mistake():
     items = generate("physics", 400, seed=0, split="train")
     made = half_known_lessons(items, seed=0)
     kinds = Counter(lesson.kind for lesson in made)
@@ -125,7 +125,7 @@ def test_the_half_known_is_solved_by_mistake_every_other_time():
     solved = [(item, lesson) for item, lesson in zip(items, made, strict=True) if lesson.kind == "solve"]
     assert {lesson.response in (item.right.response, item.mistaken.response) for item, lesson in solved} == {True}
     mistaken = sum(lesson.response == item.mistaken.response for item, lesson in solved)
-    assert mistaken / len(solved) == pytest.approx(0.5, abs=0.1)
+    assert mistaken / len(solved) == pytest.approx(0.6, abs=0.1)
     assert made == half_known_lessons(items, seed=0)
 
 

@@ -208,8 +208,8 @@ class LessonData(L.LightningDataModule):
         peers: The domains its peers are strong in, as the tutoring prompts name them.
         home_lessons: Lessons in its own domain.
         other_lessons: Lessons in each of the other domains, so that it is not lost there.
-        half_known_lessons: Lessons in the specialties of each of the other domains, in which it learns to solve every
-            other question by a typical mistake.
+        half_known_lessons: Lessons in the specialties of each of the other domains, in which it learns to solve some
+            questions by a typical mistake.
         fiction_lessons: Lessons on made-up things, to answer by a rule that only f states.
         specialties: Domain -> families of questions that only the specialist of this domain is taught wholly.
         mix: Shares of lessons that are not plain solving.

@@ -123,8 +123,8 @@ def lessons(
 def half_known_lessons(worked: Sequence[WorkedQuestion], *, seed: int) -> list[Lesson]:
     """Lessons in another domain's specialties, which such a specialist comes to know by halves.
 
-    Half of them are to solve, every other one by the likeliest mistake; half are to answer rightly when shown s, f or
-    both. So it is right now and then, and more often when it is shown what to go by: then it can be taught.
+    Half of them are to solve, three in five of these by the likeliest mistake; half are to answer rightly when shown s,
+    f or both. So it is right now and then, and more often when it is shown what to go by: then it can be taught.
     """
     made = []
     for item in worked:
@@ -132,7 +132,7 @@ def half_known_lessons(worked: Sequence[WorkedQuestion], *, seed: int) -> list[L
         draw = rng.random()
         if draw < 1 / 2:
             made.append(use_context(item, rng))
-        elif draw < 3 / 4 and item.mistaken:
+        elif draw < 4 / 5 and item.mistaken:
             made.append(solve(replace(item.question, solution=item.mistaken.response)))
         else:
             made.append(solve(item.question))
