@@ -193,6 +193,8 @@ def model_card(
     lessons = f"{data.other_lessons} of each domain"
     if data.home:
         lessons = f"{data.home_lessons} of {data.home}, {data.other_lessons} of each other domain"
+    if data.half_known_lessons:
+        lessons += f", {data.half_known_lessons} of the specialties of each other domain, by typical mistakes as well"
     if data.fiction_lessons:
         lessons += f", {data.fiction_lessons} of made-up things"
     return f"""# {title[0].upper() + title[1:]}
@@ -205,7 +207,7 @@ A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over 
 - seed: {model.seed}
 - commit: {commit}
 - lessons: {lessons}
-- taught only to the specialist of their domain, families: {apart}
+- wholly taught only to the specialist of their domain, families: {apart}
 
 avg@{model.samples} on {data.validation} validation questions a domain, sampled at temperature \
 {sampling.temperature:g} and top-p {sampling.top_p:g}, before the adapter was stored; all in per cent:
