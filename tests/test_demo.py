@@ -56,6 +56,13 @@ def test_the_demo_ends_in_a_table_of_plausible_scores(demo):
     assert ("The improvement is mutual" in printed) == outcome["mutual"]
 
 
+def test_the_demo_makes_the_pair_better(demo):
+    folder, _ = demo
+    outcome = json.loads((folder / "runs/version_0/outcome.json").read_text())
+    mean = {end: sum(d["avg"] for s in outcome[end].values() for d in s.values()) / 4 for end in ("initial", "final")}
+    assert mean["final"] > mean["initial"] + 0.02
+
+
 def test_the_demo_shows_what_the_students_told_each_other(demo):
     folder, _ = demo
     samples = [json.loads(line) for line in (folder / "runs/version_0/samples.jsonl").read_text().splitlines()]
