@@ -42,9 +42,14 @@ def demo(tmp_path_factory):
     return folder, opcod(DEMO, folder)
 
 
-def test_the_demo_ends_in_a_table_of_plausible_scores(demo):
-    folder, printed = demo
-    outcome = json.loads((folder / "runs/version_0/outcome.json").read_text())
+@pytest.fixture(scope="module")
+def outcome(demo):
+    folder, _ = demo
+    return json.loads((folder / "runs/version_0/outcome.json").read_text())
+
+
+def test_the_demo_ends_in_a_table_of_plausible_scores(demo, outcome):
+    _, printed = demo
     cells = [(s, d, end) for end in ("initial", "final") for s in outcome[end] for d in outcome[end][s]]
     assert len(cells) == 8
     for student, domain, end in cells:
@@ -56,9 +61,7 @@ def test_the_demo_ends_in_a_table_of_plausible_scores(demo):
     assert ("The improvement is mutual" in printed) == outcome["mutual"]
 
 
-def test_the_demo_makes_the_pair_better(demo):
-    folder, _ = demo
-    outcome = json.loads((folder / "runs/version_0/outcome.json").read_text())
+def test_the_demo_makes_the_pair_better(outcome):
     mean = {end: sum(d["avg"] for s in outcome[end].values() for d in s.values()) / 4 for end in ("initial", "final")}
     assert mean["final"] > mean["initial"] + 0.02
 

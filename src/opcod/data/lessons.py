@@ -41,16 +41,23 @@ class LessonMix:
     Args:
         context: Share of lessons that answer as the self-teacher does, shown s, f or both; some go on from a slip.
         tutor: Share of lessons that give feedback on a response.
+        mistaken: Share of the lessons in solving that are solved by the likeliest mistake.
     """
 
     context: float = 0.25
     tutor: float = 0.25
+    mistaken: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.mistaken <= 1:
+            raise ValueError(f"lesson share mistaken {self.mistaken}: expected between 0 and 1")
         if min(self.context, self.tutor) < 0 or self.context + self.tutor > 1:
             raise ValueError(
                 f"lesson shares context {self.context} and tutor {self.tutor}: expected at least 0, in sum at most 1"
             )
+
+
+_HALF_KNOWN = LessonMix(context=0.5, tutor=0.0, mistaken=0.6)
 
 
 def solve(question: Question) -> Lesson:
@@ -92,7 +99,7 @@ def use_context(worked: WorkedQuestion, rng: random.Random, *, at_home: bool = F
 def tutor(worked: WorkedQuestion, rng: random.Random, *, home: str | None, peers: Sequence[str]) -> Lesson:
     """To give feedback on a response as a tutor strong in `home`, by default in the question's domain.
 
-    Three in five are right, about as many as a student's own: a tutor that met fewer calls right ones faulty.
+    Three in five are right, about as many as a student's own.
     """
     attempt = worked.right if rng.random() < 3 / 5 else rng.choice(worked.faulty)
     home = home or worked.question.domain
@@ -107,14 +114,17 @@ def lessons(
     worked: Sequence[WorkedQuestion], mix: LessonMix, *, home: str | None, peers: Sequence[str], seed: int
 ) -> list[Lesson]:
     """One lesson a question, of kinds drawn by `mix`, for a specialist in `home`."""
+    unsolved = mix.context + mix.tutor
     made = []
     for item in worked:
         rng = _draws(item, seed)
         draw = rng.random()
         if draw < mix.context:
             made.append(use_context(item, rng, at_home=item.question.domain == home))
-        elif draw < mix.context + mix.tutor and item.wrong:
+        elif draw < unsolved and item.wrong:
             made.append(tutor(item, rng, home=home, peers=peers))
+        elif draw < unsolved + mix.mistaken * (1 - unsolved) and item.mistaken:
+            made.append(solve(replace(item.question, solution=item.mistaken.response)))
         else:
             made.append(solve(item.question))
     return made
@@ -126,17 +136,7 @@ def half_known_lessons(worked: Sequence[WorkedQuestion], *, seed: int) -> list[L
     Half of them are to solve, three in five of these by the likeliest mistake; half are to answer rightly when shown s,
     f or both. So it is right now and then, and more often when it is shown what to go by: then it can be taught.
     """
-    made = []
-    for item in worked:
-        rng = _draws(item, seed)
-        draw = rng.random()
-        if draw < 1 / 2:
-            made.append(use_context(item, rng))
-        elif draw < 4 / 5 and item.mistaken:
-            made.append(solve(replace(item.question, solution=item.mistaken.response)))
-        else:
-            made.append(solve(item.question))
-    return made
+    return lessons(worked, _HALF_KNOWN, home=None, peers=[], seed=seed)
 
 
 def fiction_lessons(count: int, *, seed: int) -> list[Lesson]:
