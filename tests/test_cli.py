@@ -399,8 +399,8 @@ def test_specialise_refuses_a_foreign_folder_before_it_trains(refused, tmp_path)
 # ---- the tiny model through the whole command
 
 
-def test_specialise_writes_an_adapter_with_its_card(tiny_folder, tmp_path, capsys):
-    arguments = [
+def specialising(tiny_folder, tmp_path, *options):
+    return [
         "specialise",
         "-c=configs/specialist.yaml",
         f"--model.base.model={tiny_folder}",
@@ -412,15 +412,17 @@ def test_specialise_writes_an_adapter_with_its_card(tiny_folder, tmp_path, capsy
         "--data.batch_size=4",
         "--data.validation=2",
         "--data.source.train=8",
-        "--trainer.max_epochs=1",
+        "--trainer.max_epochs=2",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
-        "--trainer.enable_checkpointing=false",
         f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}",
-        f"--output={tmp_path / 'physics'}",
-        "--dtype=bfloat16",
+        *options,
     ]
-    cli.main(arguments)
+
+
+def test_specialise_writes_an_adapter_with_its_card(tiny_folder, tmp_path, capsys):
+    output = ["--trainer.enable_checkpointing=false", f"--output={tmp_path / 'physics'}", "--dtype=bfloat16"]
+    cli.main(specialising(tiny_folder, tmp_path, *output))
     stored = load_file(tmp_path / "physics" / "adapter_model.safetensors")
     assert {t.dtype for t in stored.values()} == {torch.bfloat16}
     card = (tmp_path / "physics" / "README.md").read_text(encoding="utf-8")
@@ -428,6 +430,38 @@ def test_specialise_writes_an_adapter_with_its_card(tiny_folder, tmp_path, capsy
     assert "- seed: 0" in card
     assert "| chemistry | 0.0 | 0.0 |" in card
     assert str(tmp_path / "physics") in capsys.readouterr().out
+
+
+def test_specialise_goes_on_where_it_stopped(tiny_folder, tmp_path):
+    every = json.dumps([{"class_path": "ModelCheckpoint", "init_args": {"save_top_k": -1}}])
+    whole = specialising(tiny_folder, tmp_path, f"--trainer.callbacks={every}", f"--output={tmp_path / 'whole'}")
+    cli.main(whole)
+    (first,) = (tmp_path / "runs" / "specialise" / "version_0" / "checkpoints").glob("epoch=0-*.ckpt")
+    rest = specialising(tiny_folder, tmp_path, f"--output={tmp_path / 'rest'}")
+    cli.main([*rest, f"--ckpt_path={first}"])
+    one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "rest"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    at_first = torch.load(first, weights_only=True)["specialist"]["adapter"]
+    assert not all(torch.equal(one[name], tensor) for name, tensor in at_first.items()), "epoch 2 taught nothing"
+
+
+def test_specialise_refuses_a_checkpoint_of_another_base_or_program(tiny_folder, tmp_path, refused, checkpoint):
+    cli.main(specialising(tiny_folder, tmp_path, "--trainer.max_epochs=1", f"--output={tmp_path / 'physics'}"))
+    (own,) = (tmp_path / "runs" / "specialise" / "version_0" / "checkpoints").glob("*.ckpt")
+    content = torch.load(own, weights_only=True)
+    content["specialist"]["base"] |= {"files": "another"}
+    torch.save(content, own)
+    again = specialising(tiny_folder, tmp_path, f"--output={tmp_path / 'again'}")
+    status, message = refused(*again, f"--ckpt_path={own}")
+    assert status == 1
+    assert "the specialist was made over the base" in message
+    foreign = torch.load(checkpoint, weights_only=True) | {"pytorch-lightning_version": "2.6.6"}
+    torch.save(foreign, checkpoint)
+    status, message = refused(*again, f"--ckpt_path={checkpoint}")
+    assert status == 1
+    assert "holds no specialist" in message
+    assert not (tmp_path / "again").exists()
 
 
 def test_predict_writes_a_row_for_every_response(tiny_folder, tmp_path):

@@ -49,13 +49,26 @@ def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
             f"the run has {names}: resume with the config the run was started with"
         )
     for peer in peers:
-        mine, theirs = peer.base.loaded.identity, kept["bases"][peer.name]
-        if mine != theirs:
-            raise ModelError(
-                f"the checkpoint of {peer.name} was made over the base {theirs}, the run has {mine}: resume with "
-                "the same base model, revision and quantization"
-            )
+        check_base(peer.name, kept["bases"][peer.name], peer.base.loaded.identity)
         peer.load_state(kept["peers"][peer.name])
+
+
+def check_base(name: str, theirs: Mapping[str, str], mine: Mapping[str, str]) -> None:
+    """Refuse the adapters of `name` over another base model than the one they were trained over.
+
+    Args:
+        name: The student's.
+        theirs: Identity of the base that a checkpoint names.
+        mine: Identity of the run's.
+
+    Raises:
+        ModelError: If they differ.
+    """
+    if mine != theirs:
+        raise ModelError(
+            f"the checkpoint of {name} was made over the base {theirs}, the run has {mine}: resume with "
+            "the same base model, revision and quantization"
+        )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

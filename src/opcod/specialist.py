@@ -13,11 +13,12 @@ from torch import Tensor
 
 from opcod.attempts import attempt, check_length
 from opcod.chat import Chat
+from opcod.checkpoint import check_base
 from opcod.data.datamodule import LessonData
 from opcod.data.lessons import Lesson
 from opcod.data.questions import Question
 from opcod.evaluation import ScoreBoard, flatten
-from opcod.models import BaseModel, load_base
+from opcod.models import BaseModel, ModelError, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, SharedBase, read_adapter
 from opcod.prompts import student_messages
@@ -170,14 +171,21 @@ class Specialist(L.LightningModule):
         """Keep the adapter alone, and the base's identity."""
         assert self.model is not None
         checkpoint["state_dict"] = {}
-        checkpoint["specialist"] = {"adapter": self.state(), "base": self.model.loaded.identity}
+        checkpoint[STUDENT] = {"adapter": self.state(), "base": self.model.loaded.identity}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the adapter."""
+        """Restore the adapter.
+
+        Raises:
+            ModelError: If it is no checkpoint of a specialist, or of another base.
+        """
+        if STUDENT not in checkpoint:
+            raise ModelError("the checkpoint holds no specialist: resume with one that `opcod specialise` wrote")
         self.configure_model()
         assert self.model is not None
         self.strict_loading = False
-        self.model.load_state(STUDENT, checkpoint["specialist"]["adapter"])
+        check_base("the specialist", checkpoint[STUDENT]["base"], self.model.loaded.identity)
+        self.model.load_state(STUDENT, checkpoint[STUDENT]["adapter"])
 
 
 def sequence_of(lesson: Lesson, chat: Chat) -> Scored:
