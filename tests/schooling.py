@@ -174,7 +174,7 @@ class _Watch(L.Callback):
     @staticmethod
     def _score(trainer: L.Trainer, module: L.LightningModule) -> Table:
         assert isinstance(module, CoDistillation)
-        return module.score(trainer.datamodule.test_dataloader(), module.test_board)
+        return module.score_test(trainer.datamodule.test_dataloader())
 
 
 def _base(folder: Path) -> BaseModel:

@@ -1,13 +1,18 @@
 """The module as a whole, over a tiny random model: who changes, who speaks, and that a resumed run is the same."""
 
+import inspect
 import json
 import math
 
 import lightning as L
 import pytest
 import torch
+from typing_extensions import get_protocol_members
 
 from opcod.callbacks import OutcomeTable, RoundCheckpoint, SampleTable
+from opcod.callbacks.outcome import Testable, Validated
+from opcod.callbacks.progress import Tutoring
+from opcod.callbacks.samples import Recording
 from opcod.codistillation import CoDistillation, Student
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
@@ -38,6 +43,15 @@ def module_of(folder, students=(ANN, BEN), **settings):
         "optimization": Optimization(lr=1e-2, warmup=0),
     }
     return CoDistillation(list(students), **(plain | settings))
+
+
+@pytest.mark.parametrize("protocol", [Testable, Validated, Tutoring, Recording], ids=lambda p: p.__name__)
+def test_callbacks_recognise_the_module_on_every_python(protocol, tiny_folder):
+    """From 3.12 on `isinstance` does not find what `nn.Module` looks up in its own way, submodules for instance."""
+    module = module_of(tiny_folder)
+    assert isinstance(module, protocol)
+    for name in get_protocol_members(protocol):
+        inspect.getattr_static(module, name)
 
 
 def fit(module, folder, *callbacks, rounds=1, steps=2, ckpt_path=None, seed=0):

@@ -206,7 +206,8 @@ class CoDistillation(L.LightningModule):
         """A round begins: its scores are known, and both tutors are frozen."""
         if self.scored_rounds != self.current_epoch:  # before the first round; or resumed before a validation
             assert self.trainer.val_dataloaders is not None
-            self._take_scores(self.score(self.trainer.val_dataloaders, self.board), self.current_epoch)
+            scored = self._score(self.trainer.val_dataloaders, self.board, "evaluation")
+            self._take_scores(scored, self.current_epoch)
         for peer in self.peers:
             peer.copy("student", "tutor")
 
@@ -362,11 +363,14 @@ class CoDistillation(L.LightningModule):
             for a in group
         ]
 
-    def score(self, batches: Iterable[list[Question]], board: ScoreBoard) -> Table:
-        """Score all students on `batches`, apart from Lightning's own loops."""
+    def score_test(self, batches: Iterable[list[Question]]) -> Table:
+        """Every student's figures on test questions, apart from Lightning's own loops."""
+        return self._score(batches, self.test_board, "test")
+
+    def _score(self, batches: Iterable[list[Question]], board: ScoreBoard, purpose: str) -> Table:
         board.reset()
         for batch in batches:
-            self._answer(batch, board, "test" if board is self.test_board else "evaluation")
+            self._answer(batch, board, purpose)
         table = board.compute()
         board.reset()
         return table

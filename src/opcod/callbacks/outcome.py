@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from opcod import pareto
 from opcod.callbacks.checkpoints import whole
 from opcod.data.questions import Question
-from opcod.evaluation import ScoreBoard, Table, averages
+from opcod.evaluation import Table, averages
 
 NAME = "outcome.json"
 
@@ -26,9 +26,7 @@ NAME = "outcome.json"
 class Testable(Protocol):
     """A module that scores its students outside of Lightning's loops."""
 
-    test_board: ScoreBoard
-
-    def score(self, batches: Iterable[list[Question]], board: ScoreBoard) -> Table:
+    def score_test(self, batches: Iterable[list[Question]]) -> Table:
         """Every student's figures on these questions."""
 
 
@@ -135,8 +133,7 @@ class OutcomeTable(Callback):
         if not isinstance(pl_module, Testable):
             raise ValueError(f"{type(pl_module).__name__} has no test scores: take OutcomeTable out of the callbacks")
         trainer.print(f"scoring the test questions {when} round")
-        batches = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
-        return pl_module.score(batches, pl_module.test_board)
+        return pl_module.score_test(trainer.datamodule.test_dataloader())  # type: ignore[attr-defined]
 
     def _validated(self, pl_module: L.LightningModule) -> Table:
         if not isinstance(pl_module, Validated) or pl_module.score_table is None:
