@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import get_linear_schedule_with_warmup
 
 from opcod.chat import Chat
-from opcod.codistillation import CoDistillation, Student
+from opcod.codistillation import CoDistillation
 from opcod.contexts import ContextSettings
 from opcod.data.datamodule import LessonData, QuestionData
 from opcod.data.lessons import Lesson, LessonMix, solve, tutor
@@ -29,6 +29,7 @@ from opcod.peers import Lora
 from opcod.prompts import teacher_messages
 from opcod.rollout import Sampling
 from opcod.specialist import Specialist, sequence_of
+from opcod.students import Student
 from tiny import build_folder, load_tiny
 
 DOMAINS = ["physics", "materials"]

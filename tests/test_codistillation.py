@@ -11,9 +11,9 @@ from typing_extensions import get_protocol_members
 
 from opcod.callbacks import OutcomeTable, RoundCheckpoint, SampleTable
 from opcod.callbacks.outcome import Testable, Validated
-from opcod.callbacks.progress import Tutoring
+from opcod.callbacks.progress import InRounds, Tutoring
 from opcod.callbacks.samples import Recording
-from opcod.codistillation import CoDistillation, Student
+from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
 from opcod.feedback import Outcome
@@ -21,6 +21,7 @@ from opcod.gate import Gate
 from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.rollout import Sampling
+from opcod.students import Student
 from tiny import LORA, build_folder
 
 ANN, BEN = Student("ann", "physics"), Student("ben", "chemistry")
@@ -45,7 +46,7 @@ def module_of(folder, students=(ANN, BEN), **settings):
     return CoDistillation(list(students), **(plain | settings))
 
 
-@pytest.mark.parametrize("protocol", [Testable, Validated, Tutoring, Recording], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("protocol", [Testable, Validated, InRounds, Tutoring, Recording], ids=lambda p: p.__name__)
 def test_callbacks_recognise_the_module_on_every_python(protocol, tiny_folder):
     """From 3.12 on `isinstance` does not find what `nn.Module` looks up in its own way, submodules for instance."""
     module = module_of(tiny_folder)

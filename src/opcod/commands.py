@@ -19,12 +19,18 @@ from opcod.checkpoint import load_checkpoint, read_checkpoint
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import LessonData, QuestionData
 from opcod.export import write_adapter, write_folder
+from opcod.finetuning import FineTuning
+from opcod.grpo import Grpo
 from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel, ModelError, load_base
 from opcod.peers import Lora, SharedBase, State
 from opcod.specialist import STUDENT, Specialist
+from opcod.students import Students
 
 RUNS = "runs"
 """Folder of all runs' logs and checkpoints."""
+
+METHODS: tuple[type[Students], ...] = (CoDistillation, Grpo, FineTuning)
+"""What students may learn by; the first is the one we are here for."""
 
 DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
@@ -59,11 +65,6 @@ class Command(LightningCLI):
             help="Seed of every draw: of the questions, the adapters and all that is sampled.",
         )
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Hand the seed on."""
-        parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("seed_everything", "model.seed")
-
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, whatever stands in `sys.argv`."""
         self.config = parser.parse_args(args)
@@ -89,10 +90,11 @@ class CoDistil(Command):
     def __init__(self, arguments: Sequence[str], *, run: bool = True) -> None:
         usages = {name: {"usage": f"opcod {name} [-c CONFIG ...] [options]"} for name in self.subcommands()}
         super().__init__(
-            CoDistillation,
+            Students,
             QuestionData,
             args=list(arguments),
             run=run,
+            subclass_mode_model=True,
             trainer_defaults={**DEFAULTS, "max_epochs": 2, "logger": _logger("")},
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "opcod", "exit_on_error": False, **(usages if run else {})},
@@ -106,9 +108,10 @@ class CoDistil(Command):
         return {name: {*skipped, "weights_only"} for name, skipped in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Set the callbacks, which a config may replace (`callbacks`) or extend (`callbacks+`)."""
-        super().add_arguments_to_parser(parser)
-        parser.set_defaults({"trainer.callbacks": CALLBACKS})
+        """Set the method, which a config may replace, and the callbacks, which it may extend too (`callbacks+`)."""
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "model.init_args.seed")
+        parser.set_defaults({"model": {"class_path": METHODS[0].__name__}, "trainer.callbacks": CALLBACKS})
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
@@ -137,7 +140,8 @@ class Specialise(Command):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where to write, and what to resume from."""
-        super().add_arguments_to_parser(parser)
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "model.seed")
         parser.add_argument("--output", type=str, required=True, help="Folder to write the adapter to.")
         parser.add_argument(
             "--dtype",

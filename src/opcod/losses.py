@@ -117,8 +117,7 @@ def hidden_divergence(
     Raises:
         ValueError: See `token_divergence`; or if `chunk_tokens` is below 1.
     """
-    if chunk_tokens < 1:
-        raise ValueError(f"chunk_tokens {chunk_tokens} is below 1: use e.g. 256, fewer take less memory")
+    _check_chunk(chunk_tokens)
 
     def divergence(student: Tensor, teacher: Tensor, sampled: Tensor) -> HiddenDivergence:
         student_logits = head(student)
@@ -127,36 +126,67 @@ def hidden_divergence(
         per_token = token_divergence(student_logits, teacher_logits, alpha=alpha, top_k=top_k, add_tail=add_tail)
         return HiddenDivergence(per_token, token_log_probs(student_logits.detach(), sampled))
 
-    chunks = zip(
-        student_hidden.split(chunk_tokens),
-        teacher_hidden.detach().split(chunk_tokens),
-        tokens.split(chunk_tokens),
-        strict=True,
-    )
-    parts = [_RowByRow.apply(divergence, *chunk) for chunk in chunks]
+    parts = [
+        _RowByRow.apply(divergence, *chunk)
+        for chunk in zip(
+            student_hidden.split(chunk_tokens),
+            teacher_hidden.detach().split(chunk_tokens),
+            tokens.split(chunk_tokens),
+            strict=True,
+        )
+    ]
     per_token, log_probs = zip(*parts, strict=True)
     return HiddenDivergence(torch.cat(per_token), torch.cat(log_probs))
 
 
+def hidden_log_probs(
+    hidden: Tensor, tokens: Tensor, head: Callable[[Tensor], Tensor], *, chunk_tokens: int = 256
+) -> Tensor:
+    """`token_log_probs` over flat response positions, in chunks as `hidden_divergence`.
+
+    Args:
+        hidden: Last hidden states, from which each token is predicted [N, H].
+        tokens: The tokens [N].
+        head: See `hidden_divergence`.
+        chunk_tokens: See `hidden_divergence`.
+
+    Returns:
+        [N], in nats, with a gradient to `hidden`.
+    """
+    _check_chunk(chunk_tokens)
+
+    def log_probs(states: Tensor, sampled: Tensor) -> tuple[Tensor]:
+        return (token_log_probs(head(states), sampled),)
+
+    chunks = zip(hidden.split(chunk_tokens), tokens.split(chunk_tokens), strict=True)
+    return torch.cat([_RowByRow.apply(log_probs, *chunk)[0] for chunk in chunks])
+
+
 class _RowByRow(torch.autograd.Function):
-    """Differentiates in the forward pass: each row's divergence depends on its own hidden state alone."""
+    """Differentiates in the forward pass: each row's first value depends on its own hidden state alone."""
 
     @staticmethod
     def forward(
-        ctx: Any, divergence: Callable[..., HiddenDivergence], student: Tensor, teacher: Tensor, tokens: Tensor
-    ) -> HiddenDivergence:
+        ctx: Any, function: Callable[..., tuple[Tensor, ...]], hidden: Tensor, *others: Tensor
+    ) -> tuple[Tensor, ...]:
         with torch.enable_grad():
-            student = student.detach().requires_grad_()
-            per_token, log_probs = divergence(student, teacher, tokens)
-            (gradient,) = torch.autograd.grad(per_token.sum(), student)
+            hidden = hidden.detach().requires_grad_()
+            values, *kept = function(hidden, *others)
+            (gradient,) = torch.autograd.grad(values.sum(), hidden)
         ctx.save_for_backward(gradient)
-        ctx.mark_non_differentiable(log_probs)
-        return HiddenDivergence(per_token.detach(), log_probs)
+        ctx.others = len(others)
+        ctx.mark_non_differentiable(*kept)
+        return (values.detach(), *kept)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return None, (gradients[0].unsqueeze(-1) * gradient).to(gradient.dtype), None, None
+        return None, (gradients[0].unsqueeze(-1) * gradient).to(gradient.dtype), *[None] * ctx.others
+
+
+def _check_chunk(chunk_tokens: int) -> None:
+    if chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens {chunk_tokens} is below 1: use e.g. 256, fewer take less memory")
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -9,11 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from opcod.attempts import Attempt
 from opcod.contexts import Context
 from opcod.losses import clip_importance, hidden_divergence
 from opcod.peers import Peer, Role
 from opcod.prefixes import equal_runs, shared_length
 from opcod.scoring import Scored, response_hidden, response_tokens, token_batches
+
+Average = Literal["responses", "tokens"]
+"""Of tokens' losses: over a response's tokens, then over responses (the paper's Eq. 1); or over all tokens."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Matching:
     top_k: int | None = 100
     add_tail: bool = True
     importance_limit: float | None = 2.0
-    average: Literal["responses", "tokens"] = "responses"
+    average: Average = "responses"
     self_teacher: Literal["ema", "live", "frozen"] = "ema"
     ema_rate: float = 0.05
     micro_batch_tokens: int = 8192
@@ -85,9 +89,12 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
         backward: Called with each micro-batch's share of the loss.
     """
     share = settings.share_prefixes and not tutee.base.checkpoint_activations
-    students = _scored(contexts, [c.attempt.prompt for c in contexts], share=share)
-    teachers = _scored(contexts, [c.prompt for c in contexts], share=share)
-    total = sum(len(s.response) for s in students)
+    attempts = [c.attempt for c in contexts]
+    students = scored_together(attempts, [a.prompt for a in attempts], share=share)
+    teachers = scored_together(attempts, [c.prompt for c in contexts], share=share)
+    lengths = [len(s.response) for s in students]
+    total = sum(lengths)
+    weights = token_weights(lengths, responses=len(contexts), tokens=total, average=settings.average)
     loss = divergence = 0.0
     for rows in token_batches(teachers, settings.micro_batch_tokens):
         micro = [students[i] for i in rows]
@@ -107,27 +114,32 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
             )
             per_token = matched.per_token
             if settings.importance_limit is not None:
-                old = torch.cat([contexts[i].attempt.response.log_probs for i in rows]).to(per_token.device)
+                old = torch.cat([attempts[i].response.log_probs for i in rows]).to(per_token.device)
                 per_token = clip_importance(per_token, matched.log_probs, old, limit=settings.importance_limit)
-            weights = _weights([len(s.response) for s in micro], len(contexts), total, settings.average)
-            micro_loss = (per_token * weights.to(per_token.device)).sum()
+            micro_loss = (per_token * torch.cat([weights[i] for i in rows]).to(per_token.device)).sum()
             backward(micro_loss)
         loss += float(micro_loss.detach())
         divergence += float(matched.per_token.detach().sum()) / total
     return Match(loss, divergence, total)
 
 
-def _scored(contexts: Sequence[Context], prompts: Sequence[tuple[int, ...]], *, share: bool) -> list[Scored]:
-    """Every response behind its prompt; those to one question share what their prompts begin with."""
+def scored_together(attempts: Sequence[Attempt], prompts: Sequence[tuple[int, ...]], *, share: bool) -> list[Scored]:
+    """Every response behind its prompt; with `share`, those to one question share what their prompts begin with."""
     scored = []
-    for group in equal_runs([c.attempt.question.id for c in contexts]):
+    for group in equal_runs([a.question.id for a in attempts]):
         shared = shared_length([prompts[i] for i in group]) if share else 0
-        scored += [Scored(prompts[i], tuple(contexts[i].attempt.response.tokens.tolist()), shared) for i in group]
+        scored += [Scored(prompts[i], tuple(attempts[i].response.tokens.tolist()), shared) for i in group]
     return scored
 
 
-def _weights(lengths: Sequence[int], responses: int, tokens: int, average: str) -> Tensor:
-    """Each token's weight in the step's loss [N]."""
-    if average == "tokens":
-        return torch.full((sum(lengths),), 1 / tokens)
-    return torch.cat([torch.full((n,), 1 / (n * responses)) for n in lengths])
+def token_weights(lengths: Sequence[int], *, responses: int, tokens: int, average: Average) -> list[Tensor]:
+    """The weights of each response's tokens in the step's loss.
+
+    Args:
+        lengths: Of the responses that are scored.
+        responses: How many the mean is over.
+        tokens: How many tokens these have.
+        average: Which mean.
+    """
+    share = {"tokens": lambda n: 1 / tokens, "responses": lambda n: 1 / (n * responses)}[average]
+    return [torch.full((n,), share(n)) for n in lengths]

@@ -1,4 +1,4 @@
-"""What one step of co-distillation leaves behind: its record, its figures, and warnings of a dead run."""
+"""What one step of training leaves behind: its record, its figures, and warnings of a dead run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StepRecord:
         tutee: Who learns.
         tutor: Who gives feedback; empty where a student is alone.
         spoken: The domains on which the tutor may speak this round.
-        groups: The attempts on each question.
+        groups: The attempts on each question; none where nothing is sampled.
         feedbacks: On each attempt, in the same shape.
         contexts: What was distilled.
         figures: What is logged.
@@ -52,12 +52,11 @@ class StepRecord:
         return [f for a, f in pairs if a.question.domain in self.spoken]
 
 
-def figures_of(record: StepRecord, matched: Match | None, *, norm: float, skipped: int) -> dict[str, float]:
-    """The figures of a step, under the names they are logged by.
+def figures_of(record: StepRecord, *, norm: float, skipped: int) -> dict[str, float]:
+    """The figures of any step, under the names they are logged by.
 
     Args:
         record: The step.
-        matched: What its matching came to; None where nothing was distilled.
         norm: The gradient's norm before clipping.
         skipped: Updates of this tutee that were skipped so far.
     """
@@ -66,20 +65,31 @@ def figures_of(record: StepRecord, matched: Match | None, *, norm: float, skippe
         "round": float(record.batch.round),
         "phase": float(record.batch.phase),
         "phase_step": float(record.batch.step),
-        f"{who}/accuracy": _mean(a.grade.correct for a in attempts),
-        f"{who}/format": _mean(a.grade.formatted for a in attempts),
-        f"{who}/success_groups": _mean(any(a.grade.correct for a in group) for group in record.groups),
-        f"{who}/distilled": len(record.contexts) / len(attempts),
-        f"{who}/response_tokens": _mean(len(a.response.tokens) for a in attempts),
-        f"{who}/truncated": _mean(not a.response.finished for a in attempts),
-        f"{who}/context_cut": float(sum(c.cut for c in record.contexts)),
         f"{who}/gradient_norm": norm,
         f"{who}/skipped_updates": float(skipped),
     }
+    if attempts:
+        figures |= {
+            f"{who}/accuracy": _mean(a.grade.correct for a in attempts),
+            f"{who}/format": _mean(a.grade.formatted for a in attempts),
+            f"{who}/success_groups": _mean(any(a.grade.correct for a in group) for group in record.groups),
+            f"{who}/response_tokens": _mean(len(a.response.tokens) for a in attempts),
+            f"{who}/truncated": _mean(not a.response.finished for a in attempts),
+        }
     if asked:
         figures[f"{who}/feedback_kept"] = _mean(f.outcome is Outcome.MATCH for f in asked)
         figures[f"{who}/feedback_tokens"] = _mean(f.tokens for f in asked)
         figures[f"{who}/feedback_truncated"] = _mean(not f.finished for f in asked)
+    return figures
+
+
+def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str, float]:
+    """What of the step was distilled, and what it came to; `matched` is None where nothing was."""
+    who = f"train/{record.tutee}"
+    figures = {
+        f"{who}/distilled": len(record.contexts) / len(record.attempts),
+        f"{who}/context_cut": float(sum(c.cut for c in record.contexts)),
+    }
     if matched is not None:
         figures |= {f"{who}/loss": matched.loss, f"{who}/divergence": matched.divergence}
     return figures
@@ -90,19 +100,21 @@ def warn_if_dead(record: StepRecord) -> None:
     figures, who = record.figures, f"train/{record.tutee}"
     place = f"round {record.batch.round + 1}, phase {record.batch.phase + 1}, step {record.batch.step + 1}: "
     deaths = []
-    if figures[f"{who}/success_groups"] == 0:
+    if figures.get(f"{who}/success_groups") == 0:
         deaths.append("no right response to any question; take easier questions or more samples")
     if figures.get(f"{who}/feedback_kept") == 0:
         deaths.append(
             f"none of {record.tutor}'s feedback was kept; read the samples, teach the specialist to tutor, or set "
             "`anchored` to false"
         )
-    if figures[f"{who}/truncated"] == 1:
+    if figures.get(f"{who}/truncated") == 1:
         deaths.append("every response was cut off; raise `rollout.max_new_tokens`")
-    if not record.contexts:
+    if figures.get(f"{who}/distilled") == 0:
         deaths.append("no response has a context, so nothing is distilled")
+    elif figures.get(f"{who}/contrasted") == 0:
+        deaths.append("every question's responses are all right or all wrong, so none has an advantage")
     elif figures[f"{who}/gradient_norm"] == 0:
-        deaths.append("the gradient is zero; is the self-teacher shown what the student is not?")
+        deaths.append("the gradient is zero; does the self-teacher see what the student does not, is there a loss?")
     for death in deaths:
         warnings.warn(place + death, stacklevel=2)
 

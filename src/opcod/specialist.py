@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from opcod.data.datamodule import LessonData
 from opcod.data.lessons import Lesson
 from opcod.data.questions import Question
 from opcod.evaluation import ScoreBoard, flatten
+from opcod.losses import hidden_log_probs
 from opcod.models import BaseModel, ModelError, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, SharedBase, read_adapter
@@ -112,30 +113,15 @@ class Specialist(L.LightningModule):
         assert self.model is not None
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         sequences = [sequence_of(lesson, self.chat) for lesson in batch]
-        total = sum(len(s.response) for s in sequences)
-        loss = 0.0
-        for rows in token_batches(sequences, self.micro_batch_tokens):
-            micro = [sequences[i] for i in rows]
-            with self.model.using(STUDENT, train=True):
-                summed = self._negative_log_likelihood(micro).sum() / total
-            self.manual_backward(summed)
-            loss += float(summed.detach())
+        loss = imitate(self.model, STUDENT, sequences, self.micro_batch_tokens, self.manual_backward)
         parameters = self.model.parameters_of(STUDENT)
         admitted, norm = self.guard.admits(parameters, loss, self.optimization.clip)
         if admitted:
             optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[union-attr]
-        self.log_dict(
-            {"loss": loss, "gradient_norm": norm, "tokens": float(total)}, prog_bar=True, batch_size=len(batch)
-        )
-
-    def _negative_log_likelihood(self, sequences: list[Scored]) -> Tensor:
-        """[N] for all response tokens of `sequences`."""
-        assert self.model is not None
-        hidden = response_hidden(self.model, sequences)
-        tokens = response_tokens(sequences, hidden.device)
-        return F.cross_entropy(self.model.head(hidden), tokens, reduction="none")
+        tokens = float(sum(len(s.response) for s in sequences))
+        self.log_dict({"loss": loss, "gradient_norm": norm, "tokens": tokens}, prog_bar=True, batch_size=len(batch))
 
     def validation_step(self, batch: list[Question], batch_idx: int) -> None:
         """Answer a batch of questions."""
@@ -191,3 +177,34 @@ class Specialist(L.LightningModule):
 def sequence_of(lesson: Lesson, chat: Chat) -> Scored:
     """A lesson as token ids: what stands there already, and what is to be learned."""
     return Scored((*chat.prompt(lesson.messages), *chat.tokenize(lesson.begun)), chat.response(lesson.response))
+
+
+def imitate(
+    base: SharedBase,
+    adapter: str,
+    sequences: Sequence[Scored],
+    micro_batch_tokens: int,
+    backward: Callable[[Tensor], None],
+) -> float:
+    """Accumulate the gradient of the mean negative log-likelihood over all response tokens, whatever the micro-batches.
+
+    Args:
+        base: The model.
+        adapter: Which learns.
+        sequences: Prompts and the responses to be learned; at least one.
+        micro_batch_tokens: Most tokens, padding included, in one forward and backward pass.
+        backward: Called with each micro-batch's share of the loss.
+
+    Returns:
+        The loss, in nats a token.
+    """
+    total = sum(len(s.response) for s in sequences)
+    loss = 0.0
+    for rows in token_batches(sequences, micro_batch_tokens):
+        micro = [sequences[i] for i in rows]
+        with base.using(adapter, train=True):
+            log_probs = hidden_log_probs(response_hidden(base, micro), response_tokens(micro, base.device), base.head)
+            share = -log_probs.sum() / total
+        backward(share)
+        loss += float(share.detach())
+    return loss

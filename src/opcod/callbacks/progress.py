@@ -21,18 +21,24 @@ from opcod.records import StepRecord
 
 
 @runtime_checkable
-class Tutoring(Protocol):
-    """A module whose students tutor each other."""
+class InRounds(Protocol):
+    """A module whose students are trained and scored in rounds."""
 
-    gate: Gate
     scores: Scores | None
     record: StepRecord | None
+
+
+@runtime_checkable
+class Tutoring(Protocol):
+    """One whose students tutor each other as well."""
+
+    gate: Gate
 
 
 class RoundProgress(ProgressBar):
     """Shows round, phase and step, tutee and tutor, the gate's decision, training accuracy and validation scores.
 
-    Of a module without tutors it shows what it logs for the progress bar.
+    Of another module it shows what that logs for the progress bar.
 
     Args:
         plain: Plain lines instead of the live display; by default where the output is no terminal.
@@ -79,7 +85,7 @@ class RoundProgress(ProgressBar):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a round."""
-        if isinstance(pl_module, Tutoring) and pl_module.scores is None:
+        if isinstance(pl_module, InRounds) and pl_module.scores is None:
             self._say("scoring the validation questions before the first round")
         self._begin(_round_of(trainer, pl_module), self.total_train_batches)
 
@@ -87,7 +93,7 @@ class RoundProgress(ProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Tell the scores and the gate with which the round began."""
-        if isinstance(pl_module, Tutoring):
+        if isinstance(pl_module, InRounds):
             self._show_gate(trainer, pl_module, rounds=trainer.current_epoch)
         self._advance(batch_idx)  # a resumed round does not begin at its first step
 
@@ -96,7 +102,7 @@ class RoundProgress(ProgressBar):
     ) -> None:
         """Tell what came of a step."""
         steps = int(self.total_train_batches)
-        if isinstance(pl_module, Tutoring) and pl_module.record is not None:
+        if isinstance(pl_module, InRounds) and pl_module.record is not None:
             self.step_line = step_line(pl_module.record, rounds=trainer.max_epochs, steps=steps // 2)
         else:
             figures = trainer.progress_bar_metrics
@@ -133,7 +139,7 @@ class RoundProgress(ProgressBar):
         """Tell the scores after a round; those of `opcod validate` Lightning prints itself."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        if isinstance(pl_module, Tutoring):
+        if isinstance(pl_module, InRounds):
             self._show_gate(trainer, pl_module, rounds=trainer.current_epoch + 1)
         elif scores := _logged_scores(trainer):
             self._show_scores(_round_of(trainer, pl_module), scores)
@@ -197,13 +203,13 @@ class RoundProgress(ProgressBar):
         self.scored.append((when, scores))
         self._say(f"validation {when} · {scores_line(scores)}", live=False)
 
-    def _show_gate(self, trainer: L.Trainer, module: Tutoring, rounds: int) -> None:
-        """The scores after so many rounds and what the gate makes of them, unless they are shown already."""
+    def _show_gate(self, trainer: L.Trainer, module: InRounds, rounds: int) -> None:
+        """The scores after so many rounds and what a gate makes of them, unless they are shown already."""
         when = f"after {rounds} of {trainer.max_epochs} rounds"
         if module.scores is None or any(shown == when for shown, _ in self.scored):
             return
         self._show_scores(when, module.scores)
-        if len(module.scores) > 1:
+        if isinstance(module, Tutoring) and len(module.scores) > 1:
             self.gate_lines = gate_lines(module.gate, module.scores)
             self._say("gate · " + "; ".join(self.gate_lines), live=False)
 
@@ -302,7 +308,7 @@ def gate_lines(gate: Gate, scores: Scores) -> list[str]:
 
 
 def _round_of(trainer: L.Trainer, pl_module: L.LightningModule) -> str:
-    name = "round" if isinstance(pl_module, Tutoring) else "epoch"
+    name = "round" if isinstance(pl_module, InRounds) else "epoch"
     return f"{name} {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 

@@ -1,0 +1,354 @@
+"""Students: who is trained, over which bases, how they are scored and kept; what they learn by, a subclass says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+
+from opcod.attempts import Attempt, Key, attempt, check_length
+from opcod.chat import Chat
+from opcod.checkpoint import KEY, pack, unpack
+from opcod.data.datamodule import QuestionData, StepBatch
+from opcod.data.questions import Question
+from opcod.evaluation import ScoreBoard, Scores, Table, averages, flatten
+from opcod.models import BaseModel, load_base
+from opcod.optimization import Optimization, UpdateGuard
+from opcod.peers import Lora, Peer, SharedBase
+from opcod.prompts import student_messages
+from opcod.records import Clock, StepRecord, figures_of, warn_if_dead
+from opcod.rollout import Sampling, seed_of
+from opcod.specialists import adapter_folder
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student as a run begins.
+
+    Args:
+        name: An identifier, e.g. `physicist`; metrics and exports carry it.
+        domain: The domain it is stronger in.
+        adapter: Its specialist's adapter: a shipped one's name or a folder; without one it is the bare base.
+        base: A base model of its own; by default the pair shares `base`.
+    """
+
+    name: str
+    domain: str
+    adapter: str | None = None
+    base: BaseModel | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"the student's name {self.name!r} is no identifier: use letters, digits and _")
+
+
+class Students(L.LightningModule, ABC):
+    """One or two students, trained in rounds on the questions of both domains.
+
+    An epoch is a round: K training batches with the first student as tutee, K with the second, then validation.
+    `trainer.global_step` counts the updates of both students; `round`, `phase` and `step` are logged by name.
+
+    Args:
+        students: Two students, or one, with different names.
+        base: The base model they share.
+        lora: Shape of their adapters.
+        optimization: Of each student's adapter.
+        evaluation_samples: k, responses a question when students are scored.
+        evaluation: How these are sampled.
+        prompt_limit: Longest student's prompt, in tokens; a longer question is refused.
+        checkpoint_activations: Recompute activations in the backward pass; slower, much less memory.
+        seed: Of every draw.
+    """
+
+    def __init__(
+        self,
+        students: list[Student],
+        base: BaseModel = BaseModel(),
+        lora: Lora = Lora(),
+        optimization: Optimization = Optimization(),
+        evaluation_samples: int = 16,
+        evaluation: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=4096),
+        prompt_limit: int = 2048,
+        checkpoint_activations: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if len(students) not in (1, 2) or len({s.name for s in students}) < len(students):
+            raise ValueError(f"expected two students with different names, or one, got {[s.name for s in students]}")
+        check_samples(evaluation_samples=evaluation_samples)
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold adapters, not the base
+        self.students = students
+        self.base = base
+        self.lora = lora
+        self.optimization = optimization
+        self.evaluation_samples = evaluation_samples
+        self.evaluation = evaluation
+        self.prompt_limit = prompt_limit
+        self.checkpoint_activations = checkpoint_activations
+        self.seed = seed
+        self.bases = nn.ModuleList()
+        self.peers: list[Peer] = []
+        self.chats: dict[str, Chat] = {}
+        self.guards = {s.name: UpdateGuard() for s in students}
+        self.score_table: Table | None = None
+        self.scored_rounds: int | None = None
+        self.record: StepRecord | None = None
+
+    @property
+    def scores(self) -> Scores | None:
+        """The scores of the last validation."""
+        return None if self.score_table is None else averages(self.score_table)
+
+    def configure_model(self) -> None:
+        """Load each base once, onto its device, and lay the peers' adapters over it."""
+        if self.peers:
+            return
+        loaded: dict[BaseModel, SharedBase] = {}
+        for student in self.students:
+            spec = student.base or self.base
+            if spec not in loaded:
+                loaded[spec] = SharedBase(
+                    load_base(spec, self.device),
+                    self.lora,
+                    checkpoint_activations=self.checkpoint_activations,
+                )
+                self.bases.append(loaded[spec])
+            shared = loaded[spec]
+            peer = Peer(student.name, student.domain, shared)
+            source = None if student.adapter is None else adapter_folder(student.adapter)
+            peer.create(seed=seed_of((self.seed, "adapter", student.name)), source=source)
+            self.peers.append(peer)
+            self.chats[student.name] = Chat(shared.loaded.tokenizer, shared.loaded.end_tokens)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimizer and schedule a student, over its own adapter alone."""
+        optimizers = [self.optimization.optimizer(peer.parameters()) for peer in self.peers]
+        # Not `trainer.estimated_stepping_batches`: it builds the loader before a checkpoint's state can reach it, and
+        # a run resumed within a round would begin that round anew.
+        data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        steps = 2 * data.steps * (self.trainer.max_epochs or 0) // len(self.peers)
+        schedulers = [self.optimization.scheduler(o, steps) for o in optimizers]
+        return optimizers, schedulers
+
+    def setup(self, stage: str) -> None:
+        """Check what rounds need of data and trainer."""
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                f"{self.trainer.world_size} processes: students are trained in one so far; set `trainer.devices` to 1"
+            )
+        if stage == "fit" and self.trainer.check_val_every_n_epoch != 1:
+            raise ValueError("rounds need a validation after each: set check_val_every_n_epoch to 1")
+        if stage == "fit" and (self.trainer.max_epochs or 0) < 1:
+            raise ValueError(f"trainer.max_epochs is {self.trainer.max_epochs}: set it to R, the number of rounds")
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, QuestionData):
+            raise ValueError("students take their questions from a `QuestionData` datamodule")
+        if unknown := [s.domain for s in self.students if s.domain not in data.domains]:
+            raise ValueError(f"unknown domain {', '.join(unknown)}: the questions are of {', '.join(data.domains)}")
+        names = [s.name for s in self.students]
+        self.board = ScoreBoard(names, data.domains, self.evaluation_samples)
+        self.test_board = ScoreBoard(names, data.domains, self.evaluation_samples)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Questions are text: nothing to transfer."""
+        return batch
+
+    def on_train_epoch_start(self) -> None:
+        """A round begins, and its students' scores are known."""
+        if self.scored_rounds != self.current_epoch:  # before the first round; or resumed before a validation
+            assert self.trainer.val_dataloaders is not None
+            scored = self._score(self.trainer.val_dataloaders, self.board, "evaluation")
+            self.take_scores(scored, self.current_epoch)
+
+    def tutee(self, batch: StepBatch) -> Peer:
+        """Who learns from a batch."""
+        return self.peers[batch.phase % len(self.peers)]
+
+    @abstractmethod
+    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+        """One step of the tutee's, which ends in `update` and `keep`."""
+
+    def roll_out(self, tutee: Peer, batch: StepBatch, *, samples: int, sampling: Sampling) -> list[list[Attempt]]:
+        """The tutee samples responses to each question of a batch; each is graded."""
+        with tutee.sampling("student"):
+            return attempt(
+                tutee.base,
+                self.chats[tutee.name],
+                batch.questions,
+                lambda question: self.student_prompt(tutee, question),
+                samples=samples,
+                sampling=sampling,
+                key=key_of(batch, self.seed, "rollout", tutee.name),
+            )
+
+    def update(self, tutee: Peer, loss: float | None) -> tuple[bool, float]:
+        """Update the tutee's adapter by the gradient that lies in it.
+
+        Args:
+            tutee: Who learns.
+            loss: Of which it is the gradient; None where there was nothing to learn from.
+
+        Returns:
+            Whether it was updated, and the gradient's norm before clipping.
+        """
+        index = self.peers.index(tutee)
+        optimizer, schedule = self._optimizers()[index], self._schedulers()[index]
+        updated, norm = False, 0.0
+        if loss is not None:
+            updated, norm = self.guards[tutee.name].admits(tutee.parameters(), loss, self.optimization.clip)
+            if updated:
+                optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        return updated, norm
+
+    def keep(self, record: StepRecord, clock: Clock, norm: float) -> None:
+        """Keep the record of a step, log its figures, and warn where it could not teach anything."""
+        skipped = self.guards[record.tutee].skipped
+        record.figures = figures_of(record, norm=norm, skipped=skipped) | record.figures | clock.figures
+        self.record = record
+        self.log_dict(record.figures, batch_size=len(record.batch.questions))
+        warn_if_dead(record)
+
+    def _optimizers(self) -> list[LightningOptimizer]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _schedulers(self) -> list[Any]:
+        schedulers = self.lr_schedulers()
+        return schedulers if isinstance(schedulers, list) else [schedulers]
+
+    def student_prompt(self, peer: Peer, question: Question) -> tuple[int, ...]:
+        """Token ids of a question as a student is asked it.
+
+        Raises:
+            PromptTooLongError: If it is longer than `prompt_limit`.
+        """
+        prompt = self.chats[peer.name].prompt(student_messages(question))
+        check_length(question, prompt, self.prompt_limit)
+        return prompt
+
+    def validation_step(self, batch: list[Question], batch_idx: int) -> None:
+        """Both students answer a batch of the gate's questions."""
+        self._answer(batch, self.board, "evaluation")
+
+    def on_validation_epoch_end(self) -> None:
+        """The scores after a round, for the next round's gate."""
+        if self.trainer.sanity_checking:
+            self.board.reset()
+            return
+        fitting = self.trainer.state.fn == "fit"
+        table = self.board.compute()
+        self.board.reset()
+        if fitting:
+            self.take_scores(table, self.current_epoch + 1)
+        else:
+            self.log_dict(flatten(table, "validation"), batch_size=1)
+
+    def test_step(self, batch: list[Question], batch_idx: int) -> None:
+        """Both students answer a batch of test questions."""
+        self._answer(batch, self.test_board, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """The test scores."""
+        self.log_dict(flatten(self.test_board.compute(), "test"), batch_size=1)
+        self.test_board.reset()
+
+    def predict_step(self, batch: list[Question], batch_idx: int) -> list[dict[str, Any]]:
+        """Each student's sampled answers to a batch of questions, one row a response."""
+        return [
+            {
+                "student": peer.name,
+                "question": a.question.id,
+                "domain": a.question.domain,
+                "sample": a.sample,
+                "response": a.text,
+                "answer": a.grade.choice,
+                "correct": a.grade.correct,
+            }
+            for peer in self.peers
+            for group in self.sampled(peer, batch, "predict")
+            for a in group
+        ]
+
+    def score_test(self, batches: Iterable[list[Question]]) -> Table:
+        """Every student's figures on test questions, apart from Lightning's own loops."""
+        return self._score(batches, self.test_board, "test")
+
+    def _score(self, batches: Iterable[list[Question]], board: ScoreBoard, purpose: str) -> Table:
+        board.reset()
+        for batch in batches:
+            self._answer(batch, board, purpose)
+        table = board.compute()
+        board.reset()
+        return table
+
+    def _answer(self, batch: list[Question], board: ScoreBoard, purpose: str) -> None:
+        for peer in self.peers:
+            board.update(peer.name, self.sampled(peer, batch, purpose))
+
+    def sampled(
+        self, peer: Peer, questions: Sequence[Question], purpose: str, *, samples: int | None = None
+    ) -> list[list[Attempt]]:
+        """A student's attempts as it is evaluated; the draws are the same every time, so scores compare in pairs."""
+        with peer.sampling("student"):
+            return attempt(
+                peer.base,
+                self.chats[peer.name],
+                questions,
+                lambda question: self.student_prompt(peer, question),
+                samples=samples or self.evaluation_samples,
+                sampling=self.evaluation,
+                key=(self.seed, purpose, peer.name),
+            )
+
+    def take_scores(self, table: Table, rounds: int) -> None:
+        """Keep and log the scores after so many rounds."""
+        self.score_table, self.scored_rounds = table, rounds
+        self.log_dict(flatten(table, "validation"), batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep adapters and scores, and name the bases instead of holding them."""
+        checkpoint["state_dict"] = {}
+        models = {s.name: s.base or self.base for s in self.students}
+        checkpoint[KEY] = pack(self.peers, lora=self.lora, models=models) | {
+            "score_table": self.score_table,
+            "scored_rounds": self.scored_rounds,
+            "guards": {name: (guard.skipped, guard.in_a_row) for name, guard in self.guards.items()},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what `on_save_checkpoint` kept.
+
+        Raises:
+            ModelError: If it is no checkpoint of these students, or of another base.
+        """
+        self.configure_model()
+        kept: dict[str, Any] = checkpoint.get(KEY, {})
+        unpack(kept, self.peers)
+        self.score_table, self.scored_rounds = kept["score_table"], kept["scored_rounds"]
+        for name, (skipped, in_a_row) in kept["guards"].items():
+            self.guards[name].skipped, self.guards[name].in_a_row = skipped, in_a_row
+
+
+def key_of(batch: StepBatch, seed: int, *who: str) -> Key:
+    """The key of a step's draws, to which question and sample are added."""
+    return (seed, *who, batch.round, batch.phase, batch.step)
+
+
+def check_samples(**counts: int) -> None:
+    """Refuse counts of responses below 1.
+
+    Raises:
+        ValueError: Names them.
+    """
+    if min(counts.values()) < 1:
+        raise ValueError(", ".join(f"{name} is {count}" for name, count in counts.items()) + ": expected at least 1")
