@@ -68,8 +68,29 @@ def test_help_lists_all_commands(shown):
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_help_from_docstrings(command, shown):
-    expected = {"specialise": "Lessons in its own domain", "export": "The student's name"}
-    assert expected.get(command, "Two students (one for SDPO)") in " ".join(shown(command, "--help").split())
+    expected = {
+        "specialise": "Lessons in its own domain",
+        "export": "The student's name",
+        "diagnose": "Checkpoint of the students who give feedback",
+    }
+    assert expected.get(command, "on which the gate's scores are measured") in " ".join(
+        shown(command, "--help").split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("CoDistillation", "Two students (one for SDPO)"),
+        ("Grpo", "n, responses to each question of a step; the group"),
+        ("FineTuning", "they do not meet"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "diagnose"])
+def test_every_method_has_help_from_docstrings(command, method, said, shown):
+    printed = " ".join(shown(command, "--model.help", method).split())
+    assert said in printed
+    assert "Longest student's prompt, in tokens" in printed
 
 
 def test_the_module_runs_as_a_program():
@@ -135,7 +156,10 @@ def test_a_checkpoint_does_not_override_the_command_line(tmp_path):
         ([], "required: COMMAND"),
         (["fit"], "required"),
         (["fit", *PAIR, "--modle.samples=3"], "modle"),
-        (["fit", *PAIR, "--model.samples=many"], "model.samples"),
+        (["fit", *PAIR, "--model.samples=many"], "model.samples: Expected a <class 'int'>. Got value: many"),
+        (["fit", *PAIR, "--model.gate.strategy=sometimes"], "model.gate.strategy: Expected"),
+        (["fit", *PAIR, "--model.nosuch=1"], "model: Option 'nosuch' is not accepted"),
+        (["fit", *PAIR, "--model=Nothing"], "Nothing"),
         (["fit", *PAIR, "--weights_only=false"], "weights_only"),
         (["fit", *PAIR, "--data.source=Nowhere"], "Nowhere"),
         (["fit", "-c", "configs/nowhere.yaml"], "nowhere.yaml"),
@@ -155,7 +179,7 @@ def test_a_wrong_command_line_ends_with_status_2(arguments, said, refused):
         (["--data.source.domains=[physics,alchemy]"], "alchemy"),
         (["--data.source.domains=[biology]"], "unknown domain physics, chemistry"),
         (["--model.gate.tau=-1"], "tau -1.0"),
-        (["--model.samples=0"], "samples n = 0"),
+        (["--model.samples=0"], "samples is 0"),
         (["--data.steps=0"], "steps is 0"),
         (["--data.validation=0"], "validation is 0"),
         (["--model.rollout.max_new_tokens=0"], "max_new_tokens is 0"),

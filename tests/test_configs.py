@@ -8,7 +8,10 @@ from opcod import commands
 from opcod.codistillation import CoDistillation
 from opcod.data.jsonl import read_questions
 from opcod.data.sources import JsonQuestions
+from opcod.finetuning import FineTuning
+from opcod.grpo import Grpo
 from opcod.specialist import Specialist
+from opcod.students import Students
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SHOWN = [command for path in CONFIGS for command in in_config(path)] + in_makefile()
@@ -51,15 +54,39 @@ def test_a_shown_command_is_accepted(command):
     if command[0] == "specialise":
         assert isinstance(commands.Specialise(command[1:]).model, Specialist)
     else:
-        assert isinstance(Built(command).model, CoDistillation)
+        assert isinstance(Built(command).model, Students)
+
+
+@pytest.mark.parametrize(("config", "method"), [("grpo", Grpo), ("finetuning", FineTuning), ("sdpo", CoDistillation)])
+def test_a_method_keeps_what_it_shares_with_co_distillation(config, method):
+    """The same students, sampler, evaluation, questions and number of updates, whatever they learn by."""
+    stack = ["-c=configs/base.yaml", "-c=configs/pair-materials-physics.yaml", "-c=configs/size-demo.yaml"]
+    ours, theirs = Built(["fit", *stack]), Built(["fit", *stack, f"-c=configs/method-{config}.yaml"])
+    assert type(theirs.model) is method
+    shared = ["students", "base", "lora", "optimization", "evaluation_samples", "evaluation", "prompt_limit", "seed"]
+    shared += ["samples", "rollout"] if method is not FineTuning else []
+    for name in shared:
+        assert getattr(theirs.model, name) == getattr(ours.model, name), name
+    assert theirs.trainer.max_epochs == ours.trainer.max_epochs
+    assert vars(theirs.datamodule.source) == vars(ours.datamodule.source)
+    for name in ("batch_size", "steps", "validation", "test"):
+        assert getattr(theirs.datamodule, name) == getattr(ours.datamodule, name)
 
 
 def test_the_readme_shows_commands_that_exist():
     shown = in_readme()
-    assert {command[0] for command in shown} == {"fit", "validate", "test", "predict", "specialise", "export"}
+    assert {command[0] for command in shown} == {
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "diagnose",
+        "specialise",
+        "export",
+    }
     for command in shown:
         if not any("runs/" in argument for argument in command) and command[0] in ("fit", "validate"):
-            assert isinstance(Built(command).model, CoDistillation)
+            assert isinstance(Built(command).model, Students)
 
 
 def test_configs_compose_in_order():

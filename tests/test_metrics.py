@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from scipy.stats import bootstrap
 
 from opcod.feedback import Outcome
-from opcod.metrics import AnswerScores, BreakRate, FeedbackOutcomes, maj_at_k, pass_at_k
+from opcod.metrics import AnswerScores, BreakRate, FeedbackOutcomes, maj_at_k, pass_at_k, share_interval
 
 
 def floats(scores):
@@ -135,8 +136,8 @@ def test_no_feedback_at_all_has_no_shares():
 
 def test_break_and_rescue_rate_by_hand():
     here, there = BreakRate(), BreakRate()
-    here.update([True, True, True, True], [True, True, True, False], wrong=1)  # three of eight were not kept
-    there.update([True, False, False], [False, True, False], wrong=7)
+    here.update("q0", [True, True, True, True], [True, True, True, False], wrong=1)  # three of eight were not kept
+    there.update("q1", [True, False, False], [False, True, False], wrong=7)
     here.merge_state(there)
     result = floats(here.compute())
     assert result["break/all"] == pytest.approx(2 / 5)
@@ -149,8 +150,8 @@ def test_break_and_rescue_rate_by_hand():
 
 def test_difficulties_overlap_and_leave_eight_wrong_to_all():
     rate = BreakRate()
-    rate.update([True], [False], wrong=4)
-    rate.update([False], [True], wrong=8)
+    rate.update("q0", [True], [False], wrong=4)
+    rate.update("q1", [False], [True], wrong=8)
     result = floats(rate.compute())
     assert (result["right/easy"], result["right/easiest"], result["right/hard"]) == (1, 0, 0)
     assert (result["wrong/all"], result["wrong/hardest"]) == (1, 0)
@@ -158,9 +159,46 @@ def test_difficulties_overlap_and_leave_eight_wrong_to_all():
 
 def test_break_rate_refuses_unpaired_responses_and_other_difficulties():
     with pytest.raises(ValueError, match="2 responses before and 1 after"):
-        BreakRate().update([True, True], [True], wrong=0)
+        BreakRate().update("q", [True, True], [True], wrong=0)
     with pytest.raises(ValueError, match="9 wrong responses"):
-        BreakRate().update([True], [True], wrong=9)
+        BreakRate().update("q", [True], [True], wrong=9)
+
+
+def test_a_question_that_comes_twice_counts_once():
+    rate = BreakRate()
+    for _ in range(2):
+        rate.update("q0", [True, False], [False, False], wrong=3)
+    assert floats(rate.compute())["right/all"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # that is the case tested
+def test_break_rates_of_an_empty_process_are_nan():
+    assert math.isnan(floats(BreakRate().compute())["break/all"])
+
+
+def test_an_interval_is_that_of_scipys_bootstrap():
+    generator = torch.Generator().manual_seed(1)
+    total = torch.randint(1, 9, (40,), generator=generator)
+    turned = (torch.rand(40, generator=generator) * (total + 1)).long()
+
+    def share(numerator, denominator, axis):
+        return numerator.sum(axis) / denominator.sum(axis)
+
+    expected = bootstrap(
+        (turned.numpy(), total.numpy()), share, paired=True, n_resamples=5000, method="percentile", rng=1
+    ).confidence_interval
+    low, high = share_interval(turned, total, draws=5000)
+    assert float(low) == pytest.approx(expected.low, abs=0.01)
+    assert float(high) == pytest.approx(expected.high, abs=0.01)
+    assert float(low) < float(turned.sum() / total.sum()) < float(high)
+
+
+def test_without_any_response_there_is_no_interval():
+    low, high = share_interval(torch.zeros(3), torch.zeros(3))
+    assert math.isnan(low)
+    assert math.isnan(high)
+    low, high = share_interval(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]))  # half of the draws have none
+    assert (float(low), float(high)) == (1, 1)
 
 
 def test_metrics_start_afresh_after_reset():

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from opcod import __version__, quiet
@@ -20,6 +21,7 @@ COMMANDS = {
     "validate": "score the students on the questions the gate reads",
     "test": "score the students on the test questions",
     "predict": "write the students' answers to the test questions to predictions.jsonl",
+    "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
     "specialise": "fine-tune one student on worked solutions and write its adapter",
     "export": "write a student of a checkpoint as an adapter or as merged weights",
 }
@@ -68,12 +70,36 @@ def explain(error: Exception) -> str | None:
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'no file named'}): free space, or write to another folder"
-    given = (argparse.ArgumentError, MisconfigurationException, OSError, ModuleNotFoundError)
+    if isinstance(error, argparse.ArgumentError):
+        return _wrong_argument(error)
+    own = _within_the_parser(error)
+    given = (MisconfigurationException, OSError, ModuleNotFoundError)
     if isinstance(error, given) or (
-        isinstance(error, ValueError | RuntimeError) and _module_of(error.__traceback__).startswith("opcod.")
+        isinstance(own, ValueError | RuntimeError) and _module_of(own.__traceback__).startswith("opcod.")
     ):
-        return str(error).strip() or type(error).__name__
+        return str(own).strip() or type(own).__name__
     return None
+
+
+def _wrong_argument(error: argparse.ArgumentError) -> str:
+    """What the parser found, where it looked deepest: it wraps a nested argument's error in those of its parents."""
+    found = [str(e).strip() for e in _chain(error) if isinstance(e, argparse.ArgumentError)]
+    keyed = [re.fullmatch(r'Parser key "([^"]+)":\s*(.*)', message, re.DOTALL) for message in found]
+    keys = dict.fromkeys(match[1] for match in keyed if match)
+    reason = keyed[-1][2] if keyed[-1] else found[-1]
+    return f"{'.'.join(keys)}: {reason}" if keys else reason
+
+
+def _within_the_parser(error: BaseException) -> BaseException:
+    """What a class said that the parser was building, whose error the parser raises again as one of its own."""
+    return next((e for e in _chain(error) if not _module_of(e.__traceback__).startswith("jsonargparse.")), error)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it came from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _module_of(trace: TracebackType | None) -> str:
@@ -106,6 +132,8 @@ def _run(command: str, given: list[str]) -> None:
     keep_freed_memory()
     if command == "specialise":
         commands.specialise(given[1:])
+    elif command == "diagnose":
+        commands.diagnose(given[1:])
     elif command == "export":
         commands.export_student(given[1:])
     else:

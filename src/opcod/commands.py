@@ -1,4 +1,4 @@
-"""What the `opcod` command runs: co-distillation through LightningCLI, specialise, and export."""
+"""What the `opcod` command runs: methods through LightningCLI, diagnose, specialise, and export."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from opcod import __version__
+from opcod.callbacks import BreakRateTable
 from opcod.checkpoint import load_checkpoint, read_checkpoint
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import LessonData, QuestionData
@@ -40,10 +41,11 @@ DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
     "default_root_dir": RUNS,
 }
-CALLBACKS = [
-    {"class_path": f"opcod.callbacks.{name}"}
-    for name in ("RoundCheckpoint", "SampleTable", "RoundProgress", "OutcomeTable", "predictions.PredictionWriter")
-]
+CALLBACKS = ("RoundCheckpoint", "SampleTable", "RoundProgress", "OutcomeTable", "predictions.PredictionWriter")
+
+
+def _callbacks(*names: str) -> list[dict[str, str]]:
+    return [{"class_path": f"opcod.callbacks.{name}"} for name in names]
 
 
 def _logger(name: str) -> dict[str, Any]:
@@ -85,9 +87,10 @@ class CoDistil(Command):
     Args:
         arguments: What follows `opcod`.
         run: Without, there is no subcommand among the arguments: only build `model`, `datamodule` and `trainer`.
+        **parser: Settings of the parser.
     """
 
-    def __init__(self, arguments: Sequence[str], *, run: bool = True) -> None:
+    def __init__(self, arguments: Sequence[str], *, run: bool = True, **parser: Any) -> None:
         usages = {name: {"usage": f"opcod {name} [-c CONFIG ...] [options]"} for name in self.subcommands()}
         super().__init__(
             Students,
@@ -97,7 +100,7 @@ class CoDistil(Command):
             subclass_mode_model=True,
             trainer_defaults={**DEFAULTS, "max_epochs": 2, "logger": _logger("")},
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"prog": "opcod", "exit_on_error": False, **(usages if run else {})},
+            parser_kwargs={"prog": "opcod", "exit_on_error": False, **(usages if run else {}), **parser},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
@@ -111,10 +114,43 @@ class CoDistil(Command):
         """Set the method, which a config may replace, and the callbacks, which it may extend too (`callbacks+`)."""
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "model.init_args.seed")
-        parser.set_defaults({"model": {"class_path": METHODS[0].__name__}, "trainer.callbacks": CALLBACKS})
+        parser.set_defaults({"model": {"class_path": METHODS[0].__name__}, "trainer.callbacks": _callbacks(*CALLBACKS)})
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+
+class Diagnose(CoDistil):
+    """The arguments of `opcod diagnose`: those of a run, and whose feedback to whom is measured."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(
+            arguments,
+            run=False,
+            prog="opcod diagnose",
+            usage="opcod diagnose [-c CONFIG ...] [--ckpt_path CHECKPOINT] [--tutors CHECKPOINT] [options]",
+            description="Measure how often feedback breaks right responses, and rescues wrong ones.",
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the two checkpoints."""
+        super().add_arguments_to_parser(parser)
+        parser.set_defaults({"trainer.callbacks": _callbacks("RoundProgress")})
+        help = "Checkpoint of the students who answer; by default they are as the config starts them."
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
+        help = "Checkpoint of the students who give feedback; by default those who answer."
+        parser.add_argument("--tutors", type=str | None, default=None, help=help)
+
+
+def diagnose(arguments: Sequence[str]) -> None:
+    """Measure how often feedback turns right responses wrong, and wrong ones right, on the validation questions."""
+    command = Diagnose(arguments)
+    if tutors := command.config.tutors:
+        read_checkpoint(Path(tutors))  # before the models are loaded
+    command.trainer.callbacks.append(BreakRateTable(tutors))  # type: ignore[attr-defined]
+    command.trainer.validate(
+        command.model, command.datamodule, ckpt_path=command.config.ckpt_path, weights_only=True, verbose=False
+    )
 
 
 class Specialise(Command):

@@ -1,16 +1,21 @@
-"""The teacher gap: what there is to learn from a self-teacher before anything is trained (section 1, Scores)."""
+"""What a self-teacher's context does: the teacher gap, and break and rescue rates (section 1, Scores)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
-from opcod.attempts import Attempt
+from torch import Tensor
+
+from opcod.attempts import Attempt, Key
 from opcod.codistillation import CoDistillation
 from opcod.contexts import earliest_right
 from opcod.data.questions import Question
 from opcod.feedback import Feedback
+from opcod.gate import cognizance_gaps
 from opcod.grading import grade
+from opcod.metrics import BreakRate, FeedbackOutcomes
 from opcod.peers import Peer
 from opcod.prompts import teacher_messages
 from opcod.rollout import Request, sample
@@ -98,21 +103,109 @@ def _gap(module: CoDistillation, peer: Peer, shown: str, cases: Sequence[_Case])
     had = [c for c in cases if (c.solution or not with_s) and (c.feedback or not with_f)]
     if not had:
         return TeacherGap(float("nan"), float("nan"), 0)
+    key = (module.seed, "teacher gap", peer.name, shown)
+    right = _again(module, peer, had, key, with_s=with_s, with_f=with_f)
+    student = [c.attempt.grade.correct for c in had]
+    return TeacherGap(sum(student) / len(had), sum(right) / len(had), len(had))
+
+
+def _again(
+    module: CoDistillation, peer: Peer, cases: Sequence[_Case], key: Key, *, with_s: bool, with_f: bool
+) -> list[bool]:
+    """Whether the peer is right when it answers each case once more, as its own self-teacher."""
     chat = module.chats[peer.name]
     requests = [
         Request(
             chat.prompt(
                 teacher_messages(c.attempt.question, c.solution if with_s else None, c.feedback if with_f else None)
             ),
-            (module.seed, "teacher gap", peer.name, shown, c.attempt.question.id, c.attempt.sample),
+            (*key, c.attempt.question.id, c.attempt.sample),
         )
-        for c in had
+        for c in cases
     ]
     with peer.sampling("teacher"):
         answers = sample(peer.base, requests, module.evaluation, chat.ends)
-    right = [
+    return [
         grade(chat.text(answer.tokens.tolist()), c.attempt.question).correct
-        for c, answer in zip(had, answers, strict=True)
+        for c, answer in zip(cases, answers, strict=True)
     ]
-    student = [c.attempt.grade.correct for c in had]
-    return TeacherGap(sum(student) / len(had), sum(right) / len(had), len(had))
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a tutor's feedback does to the responses of its tutee.
+
+    Args:
+        tutee: Who answers, and answers again as its own self-teacher.
+        tutor: Who gives the feedback, whatever the gate says.
+        gap: The tutor's cognizance gap to the tutee, on the same questions.
+        cognizant: Whether the gate would let it speak.
+        rates: Domain, or `all` -> the figures of `BreakRate`.
+        outcomes: The figures of `FeedbackOutcomes`.
+    """
+
+    tutee: str
+    tutor: str
+    gap: float
+    cognizant: bool
+    rates: dict[str, dict[str, float]]
+    outcomes: dict[str, float]
+
+
+SAMPLES = 8
+"""Responses a question, for which the difficulties of break rates are defined."""
+
+
+def diagnose(module: CoDistillation, questions: Sequence[Question]) -> list[Diagnosis]:
+    """Both directions of a pair: its students answer, their peers' frozen tutors give feedback, they answer again.
+
+    Only responses whose feedback was kept are answered again, shown s, where there is one, and f.
+
+    Args:
+        module: With two peers set up, their `tutor` adapters being the tutors in question.
+        questions: Held-out questions of the training distribution.
+
+    Raises:
+        ValueError: If there is no pair.
+    """
+    if len(module.peers) != 2:
+        raise ValueError("break and rescue rates need a tutor: give two students")
+    return [_diagnosis(module, tutee, tutor, questions) for tutee, tutor in permutations(module.peers)]
+
+
+def _diagnosis(module: CoDistillation, tutee: Peer, tutor: Peer, questions: Sequence[Question]) -> Diagnosis:
+    domains = sorted({q.domain for q in questions})
+    groups = module.sampled(tutee, questions, "diagnosis", samples=SAMPLES)
+    tutored = module.sampled(tutor, questions, "diagnosis", samples=SAMPLES, role="tutor")
+    gap = cognizance_gaps({"tutee": _accuracies(groups, domains), "tutor": _accuracies(tutored, domains)})["tutor"]
+    key = (module.seed, "diagnosis feedback")
+    feedbacks = module.give_feedback(tutee, tutor, groups, frozenset(domains), key)
+    outcomes = FeedbackOutcomes()
+    outcomes.update(f.outcome for on_group in feedbacks for f in on_group)
+    kept = [c for c in _cases(groups, feedbacks) if c.feedback is not None]
+    again = _again(module, tutee, kept, (module.seed, "diagnosis again", tutee.name), with_s=True, with_f=True)
+    turned = {id(c.attempt): is_now for c, is_now in zip(kept, again, strict=True)}
+    rates = {name: BreakRate() for name in ("all", *domains)}
+    for group in groups:
+        before = [a.grade.correct for a in group if id(a) in turned]
+        after = [turned[id(a)] for a in group if id(a) in turned]
+        question, wrong = group[0].question, sum(not a.grade.correct for a in group)
+        for name in ("all", question.domain):
+            rates[name].update(question.id, before, after, wrong)
+    return Diagnosis(
+        tutee.name,
+        tutor.name,
+        gap,
+        module.gate.cognizant(gap),
+        {name: _floats(rate.compute()) for name, rate in rates.items()},
+        _floats(outcomes.compute()),
+    )
+
+
+def _accuracies(groups: Sequence[Sequence[Attempt]], domains: Sequence[str]) -> dict[str, float]:
+    of = {d: [a.grade.correct for group in groups for a in group if a.question.domain == d] for d in domains}
+    return {domain: sum(right) / len(right) for domain, right in of.items()}
+
+
+def _floats(figures: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in figures.items()}

@@ -106,7 +106,7 @@ class AnswerScores(Metric):
 
         `stderr` is the standard error over questions of the per-question mean; nan below two questions.
         """
-        table = self._table()
+        table = _distinct(self.rows, 5 + len(self.ks))
         total, correct, formatted = table[:, 2], table[:, 3], table[:, 4]
         means = correct / total
         named = {"avg": means.mean(), "stderr": _standard_error(means), "format": (formatted / total).mean()}
@@ -115,14 +115,6 @@ class AnswerScores(Metric):
             named[f"pass@{k}"] = torch.tensor(passes, dtype=table.dtype).mean()
             named[f"maj@{k}"] = table[:, 5 + i].mean()
         return named | {"count": torch.tensor(float(len(table)), dtype=table.dtype)}
-
-    def _table(self) -> Tensor:
-        """One row per question, each question once, in float64 [questions, 5 + len(ks)]."""
-        width = 5 + len(self.ks)
-        rows = dim_zero_cat(self.rows) if len(self.rows) else torch.empty(0)
-        table = rows.cpu().double().reshape(-1, width)
-        first = {(int(row[0]), int(row[1])): i for i, row in reversed(list(enumerate(table)))}
-        return table[sorted(first.values())]
 
 
 def _identity(question: str) -> tuple[int, int]:
@@ -157,21 +149,26 @@ class BreakRate(Metric):
     """Break and rescue rate: what the context does to right and wrong responses (section 1, Scores).
 
     The break rate is the share of a student's correct responses that turn wrong when it answers again as the
-    self-teacher; the rescue rate the share of wrong ones that turn right. By difficulty, see `DIFFICULTIES`.
+    self-teacher; the rescue rate the share of wrong ones that turn right. By difficulty, see `DIFFICULTIES`. A
+    question that comes twice counts once.
+
+    Args:
+        draws: Of questions with replacement, for the intervals.
     """
 
     full_state_update = False
-    counts: Tensor
+    rows: list[Tensor]
 
-    def __init__(self) -> None:
+    def __init__(self, draws: int = 1000) -> None:
         super().__init__()
-        zeros = torch.zeros(len(DIFFICULTIES), 2, 2, dtype=torch.long)  # [difficulty, right before, right after]
-        self.add_state("counts", default=zeros, dist_reduce_fx="sum")
+        self.draws = draws
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
 
-    def update(self, before: Sequence[bool], after: Sequence[bool], wrong: int) -> None:
+    def update(self, question: str, before: Sequence[bool], after: Sequence[bool], wrong: int) -> None:
         """Add the responses to one question whose feedback was kept.
 
         Args:
+            question: The question's id, its identity over all processes.
             before: Whether each response is right.
             after: Whether the answer given instead as the self-teacher is.
             wrong: How many of all 8 responses to the question are wrong, the question's difficulty.
@@ -183,23 +180,58 @@ class BreakRate(Metric):
             raise ValueError(f"{len(before)} responses before and {len(after)} after: give both of every response")
         if not 0 <= wrong <= 8:
             raise ValueError(f"{wrong} wrong responses: the difficulties are defined for 8 responses a question")
-        for i, (fewest, most) in enumerate(DIFFICULTIES.values()):
-            if fewest <= wrong <= most:
-                for was, is_now in zip(before, after, strict=True):
-                    self.counts[i, int(was), int(is_now)] += 1
+        pairs = Counter(zip(before, after, strict=True))
+        counts = [pairs[was, is_now] for was in (True, False) for is_now in (True, False)]
+        row = [*_identity(question), wrong, *counts]
+        self.rows.append(torch.tensor(row, dtype=torch.float32, device=self.device))
 
     def compute(self) -> dict[str, Tensor]:
         """`break/...` and `rescue/...` for every difficulty, and of how many: `right/...` and `wrong/...`.
 
-        A rate without any response is nan.
+        With `.../low` and `.../high`, the bounds of the rate's 95 % interval, by bootstrap over questions. A rate
+        without any response is nan, and so are its bounds.
         """
+        table = _distinct(self.rows, 7)
         named = {}
-        for difficulty, counts in zip(DIFFICULTIES, self.counts, strict=True):
-            wrong, right = counts.sum(dim=1)
-            named[f"break/{difficulty}"] = counts[1, 0].double() / right
-            named[f"rescue/{difficulty}"] = counts[0, 1].double() / wrong
-            named[f"right/{difficulty}"], named[f"wrong/{difficulty}"] = right, wrong
+        for difficulty, (fewest, most) in DIFFICULTIES.items():
+            kept, broken, rescued, lost = table[(table[:, 2] >= fewest) & (table[:, 2] <= most)][:, 3:].T
+            for name, of, turned, total in (
+                ("break", "right", broken, kept + broken),
+                ("rescue", "wrong", rescued, rescued + lost),
+            ):
+                named[f"{of}/{difficulty}"] = total.sum().long()
+                named[f"{name}/{difficulty}"] = turned.sum() / total.sum()
+                low, high = share_interval(turned, total, draws=self.draws)
+                named[f"{name}/{difficulty}/low"], named[f"{name}/{difficulty}/high"] = low, high
         return named
+
+
+def share_interval(turned: Tensor, total: Tensor, *, draws: int = 1000, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The 95 % interval of sum(turned) / sum(total), by bootstrap over questions (percentiles).
+
+    Args:
+        turned: For each question, how many responses turned [questions].
+        total: Of how many [questions].
+        draws: Of as many questions with replacement.
+        seed: Of the draws.
+
+    Returns:
+        Its bounds; nan where there is no response. Draws without any response are left out.
+    """
+    if total.sum() == 0:
+        return torch.tensor(math.nan, dtype=torch.float64), torch.tensor(math.nan, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(total), (draws, len(total)), generator=generator)
+    shares = turned.double()[drawn].sum(1) / total.double()[drawn].sum(1)
+    low, high = shares.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return low, high
+
+
+def _distinct(rows: list[Tensor], width: int) -> Tensor:
+    """One row a question, each question once, in float64 [questions, width]; the first two columns identify it."""
+    table = (dim_zero_cat(rows) if len(rows) else torch.empty(0)).cpu().double().reshape(-1, width)
+    first = {(int(row[0]), int(row[1])): i for i, row in reversed(list(enumerate(table)))}
+    return table[sorted(first.values())]
 
 
 def _standard_error(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from opcod.data.questions import Question
 from opcod.evaluation import ScoreBoard, Scores, Table, averages, flatten
 from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
-from opcod.peers import Lora, Peer, SharedBase
+from opcod.peers import Lora, Peer, Role, SharedBase
 from opcod.prompts import student_messages
 from opcod.records import Clock, StepRecord, figures_of, warn_if_dead
 from opcod.rollout import Sampling, seed_of
@@ -296,10 +296,16 @@ class Students(L.LightningModule, ABC):
             board.update(peer.name, self.sampled(peer, batch, purpose))
 
     def sampled(
-        self, peer: Peer, questions: Sequence[Question], purpose: str, *, samples: int | None = None
+        self,
+        peer: Peer,
+        questions: Sequence[Question],
+        purpose: str,
+        *,
+        samples: int | None = None,
+        role: Role = "student",
     ) -> list[list[Attempt]]:
         """A student's attempts as it is evaluated; the draws are the same every time, so scores compare in pairs."""
-        with peer.sampling("student"):
+        with peer.sampling(role):
             return attempt(
                 peer.base,
                 self.chats[peer.name],

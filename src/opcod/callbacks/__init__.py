@@ -1,9 +1,18 @@
-"""What watches a run: checkpoints, samples of what is written, progress, the outcome, teacher gaps and predictions."""
+"""What watches a run: checkpoints, samples of what is written, progress, the outcome, diagnoses and predictions."""
 
+from opcod.callbacks.break_rates import BreakRateTable
 from opcod.callbacks.checkpoints import CheckpointError, RoundCheckpoint
 from opcod.callbacks.outcome import OutcomeTable
 from opcod.callbacks.progress import RoundProgress
 from opcod.callbacks.samples import SampleTable
 from opcod.callbacks.teacher_gaps import TeacherGapTable
 
-__all__ = ["CheckpointError", "OutcomeTable", "RoundCheckpoint", "RoundProgress", "SampleTable", "TeacherGapTable"]
+__all__ = [
+    "BreakRateTable",
+    "CheckpointError",
+    "OutcomeTable",
+    "RoundCheckpoint",
+    "RoundProgress",
+    "SampleTable",
+    "TeacherGapTable",
+]

@@ -1,0 +1,124 @@
+"""Break and rescue rates, in both directions of a pair: what `opcod diagnose` measures, prints and writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+
+from opcod.callbacks.checkpoints import whole
+from opcod.checkpoint import check_base, read_checkpoint
+from opcod.codistillation import CoDistillation
+from opcod.data.datamodule import QuestionData
+from opcod.diagnosis import Diagnosis, diagnose
+from opcod.metrics import DIFFICULTIES
+from opcod.models import ModelError
+from opcod.peers import Peer
+
+NAME = "diagnosis.json"
+
+
+class BreakRateTable(Callback):
+    """After a validation measures how often feedback turns right responses wrong and wrong ones right.
+
+    Writes `diagnosis.json` in the run's log folder as well.
+
+    Args:
+        tutors: Checkpoint whose students give the feedback; by default the students that are validated do.
+    """
+
+    def __init__(self, tutors: str | None = None) -> None:
+        self.tutors = tutors
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure, print and write."""
+        if trainer.state.fn != "validate":
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(pl_module, CoDistillation) or not isinstance(data, QuestionData) or data.splits is None:
+            raise ValueError(f"{type(pl_module).__name__} has no tutors: take BreakRateTable out of the callbacks")
+        freeze_tutors(pl_module.peers, self.tutors)
+        trainer.print("measuring break and rescue rates")
+        found = diagnose(pl_module, data.splits.validation)
+        path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as unfinished:
+            unfinished.write_text(diagnosis_json(found), "utf-8")
+        console = Console()
+        for diagnosis in found:
+            console.print(rate_table(diagnosis))
+
+
+def freeze_tutors(peers: Sequence[Peer], checkpoint: str | None) -> None:
+    """Make each peer's tutor the student of `checkpoint`, or the peer's own student as it is.
+
+    Raises:
+        ModelError: If the checkpoint holds other students, or is of another base.
+    """
+    if checkpoint is None:
+        for peer in peers:
+            peer.copy("student", "tutor")
+        return
+    kept = read_checkpoint(Path(checkpoint))
+    for peer in peers:
+        if peer.name not in kept["peers"]:
+            raise ModelError(
+                f"the checkpoint {checkpoint} has no student {peer.name!r}: it has {sorted(kept['peers'])}"
+            )
+        check_base(peer.name, kept["bases"][peer.name], peer.base.loaded.identity)
+        peer.base.load_state(peer.adapter("tutor"), kept["peers"][peer.name]["student"])
+
+
+def rate_table(diagnosis: Diagnosis) -> Table:
+    """One direction: rates in per cent with their 95 % intervals, and of how many responses."""
+    state = "cognizant" if diagnosis.cognizant else "incognizant"
+    kept = diagnosis.outcomes["share/match"]
+    table = Table(
+        "domain",
+        "difficulty",
+        title=f"{diagnosis.tutor} to {diagnosis.tutee}: {state}, gap {diagnosis.gap:.2f}, "
+        f"{100 * kept:.0f} % of its feedback kept",
+        title_style="bold",
+        title_justify="left",
+    )
+    for column in ("break rate", "of right", "rescue rate", "of wrong"):
+        table.add_column(column, justify="right")
+    for domain, rates in diagnosis.rates.items():
+        for i, difficulty in enumerate(DIFFICULTIES):
+            last = i == len(DIFFICULTIES) - 1
+            table.add_row(
+                domain if i == 0 else "",
+                difficulty,
+                _interval(rates, f"break/{difficulty}"),
+                f"{rates[f'right/{difficulty}']:.0f}",
+                _interval(rates, f"rescue/{difficulty}"),
+                f"{rates[f'wrong/{difficulty}']:.0f}",
+                end_section=last,
+            )
+    return table
+
+
+def _interval(rates: dict[str, float], name: str) -> str:
+    if math.isnan(rates[name]):
+        return "-"
+    low, high = (f"{100 * rates[f'{name}/{end}']:.0f}" for end in ("low", "high"))
+    return f"{100 * rates[name]:.1f} ({low} to {high})"
+
+
+def diagnosis_json(found: Sequence[Diagnosis]) -> str:
+    """All figures; what is not known is null."""
+    return json.dumps([_plain(asdict(diagnosis)) for diagnosis in found], indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
