@@ -175,7 +175,8 @@ class _Watch(L.Callback):
     @staticmethod
     def _score(trainer: L.Trainer, module: L.LightningModule) -> Table:
         assert isinstance(module, CoDistillation)
-        return module.score_test(trainer.datamodule.test_dataloader())
+        table, _ = module.score_test(trainer.datamodule.test_dataloader())
+        return table
 
 
 def _base(folder: Path) -> BaseModel:

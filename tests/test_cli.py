@@ -72,6 +72,7 @@ def test_every_command_has_help_from_docstrings(command, shown):
         "specialise": "Lessons in its own domain",
         "export": "The student's name",
         "diagnose": "Checkpoint of the students who give feedback",
+        "reproduce": "Folder of all its runs and of the CSV files",
     }
     assert expected.get(command, "on which the gate's scores are measured") in " ".join(
         shown(command, "--help").split()

@@ -1,5 +1,6 @@
 """The module as a whole, over a tiny random model: who changes, who speaks, and that a resumed run is the same."""
 
+import csv
 import inspect
 import json
 import math
@@ -125,6 +126,31 @@ def assert_same(one, other):
         assert torch.equal(one, other)
     else:
         assert one == other
+
+
+# ---- what is logged
+
+
+def test_the_first_scores_are_logged_before_the_first_step(tiny_folder, tmp_path):
+    module = module_of(tiny_folder)
+    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
+    trainer = L.Trainer(
+        max_epochs=1,
+        default_root_dir=tmp_path,
+        logger=L.pytorch.loggers.CSVLogger(tmp_path, name="", version=""),
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(module, QuestionData(source, batch_size=2, steps=2, validation=2, test=2))
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    told = [(row["rounds"], row["phase_step"]) for row in rows if row["rounds"] or row["phase_step"]]
+    assert told == [("0.0", ""), ("", "0.0"), ("", "1.0"), ("", "0.0"), ("", "1.0"), ("1.0", "")]
+    assert all(row["validation/ann/physics/avg"] and row["gate/ann/gap"] for row in rows if row["rounds"])
 
 
 # ---- who changes

@@ -51,7 +51,9 @@ def test_every_key_of_a_config_has_a_comment_where_it_first_stands(path):
 def test_a_shown_command_is_accepted(command):
     if any("wandb" in argument for argument in command):
         pytest.importorskip("wandb")
-    if command[0] == "specialise":
+    if command[0] == "reproduce":
+        commands.reproduce([*command[1:], "--dry_run"])
+    elif command[0] == "specialise":
         assert isinstance(commands.Specialise(command[1:]).model, Specialist)
     else:
         assert isinstance(Built(command).model, Students)

@@ -103,6 +103,16 @@ def test_process_without_any_question_agrees_on_the_scores(tmp_path):
     assert (first["avg"], first["count"], first["count/match"]) == (pytest.approx(0.75), 2, 1)
 
 
+def test_shares_of_two_runs_pair_by_question():
+    here, there = AnswerScores(), AnswerScores()
+    for question, right in ((0, [True, False]), (1, [True, True]), (0, [True, False])):
+        add(here, question, right)
+    add(there, 1, [False, False])
+    assert list(here.shares().values()) == [0.5, 1.0]
+    (shared,) = here.shares().keys() & there.shares().keys()
+    assert (here.shares()[shared], there.shares()[shared]) == (1.0, 0.0)
+
+
 def test_scores_of_few_questions_are_nan_where_undefined():
     scores = AnswerScores()
     add(scores, 0, [True])

@@ -22,6 +22,7 @@ COMMANDS = {
     "test": "score the students on the test questions",
     "predict": "write the students' answers to the test questions to predictions.jsonl",
     "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
+    "reproduce": "run a grid of methods, pairs and seeds, or go on with it",
     "specialise": "fine-tune one student on worked solutions and write its adapter",
     "export": "write a student of a checkpoint as an adapter or as merged weights",
 }
@@ -134,6 +135,8 @@ def _run(command: str, given: list[str]) -> None:
         commands.specialise(given[1:])
     elif command == "diagnose":
         commands.diagnose(given[1:])
+    elif command == "reproduce":
+        commands.reproduce(given[1:])
     elif command == "export":
         commands.export_student(given[1:])
     else:

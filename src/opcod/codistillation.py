@@ -141,16 +141,15 @@ class CoDistillation(Students):
             written = {id(a): f for a, f in zip(asked, feedbacks, strict=True)}
         return [[written.get(id(a)) or judge(None, a.question, anchored=self.anchored) for a in g] for g in groups]
 
-    def take_scores(self, table: Table, rounds: int) -> None:
-        """Keep the scores for the gate, and log them with the gaps and what the gate makes of them."""
-        super().take_scores(table, rounds)
+    def score_figures(self, table: Table, rounds: int) -> dict[str, float]:
+        """The scores that the gate reads, with the gaps and what it makes of them."""
         scores = averages(table)
         decided = self.gate.decide(scores)
-        figures = {}
+        figures = super().score_figures(table, rounds)
         for student, gap in cognizance_gaps(scores).items():
             figures[f"gate/{student}/gap"] = gap
             figures[f"gate/{student}/domains"] = float(len(decided[student]))
-        self.log_dict(figures, batch_size=1)
+        return figures
 
     def on_train_epoch_end(self) -> None:
         """The outcomes of the round's feedback, by tutor."""

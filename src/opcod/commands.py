@@ -1,4 +1,4 @@
-"""What the `opcod` command runs: methods through LightningCLI, diagnose, specialise, and export."""
+"""What the `opcod` command runs: methods through LightningCLI, diagnose, reproduce, specialise, export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from opcod import __version__
+from opcod import __version__, grid
 from opcod.callbacks import BreakRateTable
 from opcod.checkpoint import load_checkpoint, read_checkpoint
 from opcod.codistillation import CoDistillation
@@ -271,6 +271,19 @@ def _commit() -> str:
         return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "not run from a checkout"
+
+
+def reproduce(arguments: Sequence[str]) -> None:
+    """Run a grid of methods, pairs and seeds, or go on with it."""
+    purpose = "Run a grid of methods, pairs and seeds, or go on with it, and collect what came out as CSV files."
+    parser = ArgumentParser(prog="opcod reproduce", description=purpose, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="config", help="Path to the grid's file.")
+    parser.add_class_arguments(grid.Grid)
+    parser.add_argument("--output", type=str, required=True, help="Folder of all its runs and of the CSV files.")
+    parser.add_argument("--dry_run", action="store_true", help="Only say what is to be run, and how long it takes.")
+    given = parser.parse_args(list(arguments)).as_dict()
+    output, dry, _ = Path(given.pop("output")), given.pop("dry_run"), given.pop("config")
+    grid.run(grid.Grid(**given), output, dry=dry)
 
 
 def export_student(arguments: Sequence[str]) -> None:

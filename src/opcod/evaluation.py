@@ -16,6 +16,10 @@ Table = dict[str, dict[str, dict[str, float]]]
 """Student -> domain -> figure: `avg`, `stderr`, `format`, `pass@k`, `maj@k`, `count`."""
 
 
+Answers = dict[str, dict[str, dict[str, float]]]
+"""Student -> domain -> question -> share of right responses."""
+
+
 class ScoreBoard(nn.Module):
     """An `AnswerScores` for every student and domain; a module, so that its states follow the device.
 
@@ -54,6 +58,10 @@ class ScoreBoard(nn.Module):
             s: {d: {name: float(v) for name, v in self._of(s, d).compute().items()} for d in self.domains}
             for s in self.students
         }
+
+    def answers(self) -> Answers:
+        """The same, question by question."""
+        return {s: {d: self._of(s, d).shares() for d in self.domains} for s in self.students}
 
     def reset(self) -> None:
         """Forget all attempts."""

@@ -116,6 +116,16 @@ class AnswerScores(Metric):
             named[f"maj@{k}"] = table[:, 5 + i].mean()
         return named | {"count": torch.tensor(float(len(table)), dtype=table.dtype)}
 
+    def shares(self) -> dict[str, float]:
+        """Of every question the share of right responses, under a name that is the same in every run.
+
+        For pairing runs question by question. Of this process's questions alone, unless the metric is synchronised.
+        """
+        return {
+            f"{int(row[0]):06x}{int(row[1]):06x}": float(row[3] / row[2])
+            for row in _distinct(self.rows, 5 + len(self.ks))
+        }
+
 
 def _identity(question: str) -> tuple[int, int]:
     """48 bits of a question's id, as two numbers that float32 holds exactly."""

@@ -18,7 +18,7 @@ from opcod.chat import Chat
 from opcod.checkpoint import KEY, pack, unpack
 from opcod.data.datamodule import QuestionData, StepBatch
 from opcod.data.questions import Question
-from opcod.evaluation import ScoreBoard, Scores, Table, averages, flatten
+from opcod.evaluation import Answers, ScoreBoard, Scores, Table, averages, flatten
 from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, Peer, Role, SharedBase
@@ -165,8 +165,11 @@ class Students(L.LightningModule, ABC):
         """A round begins, and its students' scores are known."""
         if self.scored_rounds != self.current_epoch:  # before the first round; or resumed before a validation
             assert self.trainer.val_dataloaders is not None
-            scored = self._score(self.trainer.val_dataloaders, self.board, "evaluation")
-            self.take_scores(scored, self.current_epoch)
+            table, _ = self._score(self.trainer.val_dataloaders, self.board, "evaluation")
+            self._take_scores(table, self.current_epoch)
+            for logger in self.trainer.loggers:  # `log` would keep it until the round's end, under that end's names
+                step = self.current_epoch * int(self.trainer.num_training_batches)
+                logger.log_metrics(self.score_figures(table, self.current_epoch), step=step)
 
     def tutee(self, batch: StepBatch) -> Peer:
         """Who learns from a batch."""
@@ -249,7 +252,9 @@ class Students(L.LightningModule, ABC):
         table = self.board.compute()
         self.board.reset()
         if fitting:
-            self.take_scores(table, self.current_epoch + 1)
+            rounds = self.current_epoch + 1
+            self._take_scores(table, rounds)
+            self.log_dict(self.score_figures(table, rounds), batch_size=1)
         else:
             self.log_dict(flatten(table, "validation"), batch_size=1)
 
@@ -279,17 +284,17 @@ class Students(L.LightningModule, ABC):
             for a in group
         ]
 
-    def score_test(self, batches: Iterable[list[Question]]) -> Table:
-        """Every student's figures on test questions, apart from Lightning's own loops."""
+    def score_test(self, batches: Iterable[list[Question]]) -> tuple[Table, Answers]:
+        """Every student's figures on test questions, apart from Lightning's own loops, and what they sum up."""
         return self._score(batches, self.test_board, "test")
 
-    def _score(self, batches: Iterable[list[Question]], board: ScoreBoard, purpose: str) -> Table:
+    def _score(self, batches: Iterable[list[Question]], board: ScoreBoard, purpose: str) -> tuple[Table, Answers]:
         board.reset()
         for batch in batches:
             self._answer(batch, board, purpose)
-        table = board.compute()
+        scored = board.compute(), board.answers()
         board.reset()
-        return table
+        return scored
 
     def _answer(self, batch: list[Question], board: ScoreBoard, purpose: str) -> None:
         for peer in self.peers:
@@ -316,10 +321,12 @@ class Students(L.LightningModule, ABC):
                 key=(self.seed, purpose, peer.name),
             )
 
-    def take_scores(self, table: Table, rounds: int) -> None:
-        """Keep and log the scores after so many rounds."""
+    def _take_scores(self, table: Table, rounds: int) -> None:
         self.score_table, self.scored_rounds = table, rounds
-        self.log_dict(flatten(table, "validation"), batch_size=1)
+
+    def score_figures(self, table: Table, rounds: int) -> dict[str, float]:
+        """What is logged of the scores after so many rounds."""
+        return flatten(table, "validation") | {"rounds": float(rounds)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep adapters and scores, and name the bases instead of holding them."""

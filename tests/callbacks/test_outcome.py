@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 
@@ -89,6 +90,22 @@ def test_a_run_scores_the_test_questions_at_both_ends(tmp_path, capsys):
     written = json.loads((tmp_path / "outcome.json").read_text())
     assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
     assert "The improvement is mutual" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_every_test_questions_share_is_written_for_both_ends(stopped, tmp_path):
+    if stopped:
+        run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1)
+    last = tmp_path / "checkpoints/last.ckpt"
+    run(tmp_path, OutcomeTable(), RoundCheckpoint(), ckpt_path=last if stopped else None)
+    with (tmp_path / "answers.csv").open(newline="") as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows == [
+        (end, student, domain, "q0", str(share))
+        for end, scores in (("initial", SCORES[0]), ("final", SCORES[3]))
+        for student, of in scores.items()
+        for domain, share in of.items()
+    ]
 
 
 def test_a_resumed_run_remembers_the_initial_scores(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,17 +19,18 @@ from rich.table import Table as RichTable
 from opcod import pareto
 from opcod.callbacks.checkpoints import whole
 from opcod.data.questions import Question
-from opcod.evaluation import Table, averages
+from opcod.evaluation import Answers, Table, averages
 
 NAME = "outcome.json"
+ANSWERS = "answers.csv"
 
 
 @runtime_checkable
 class Testable(Protocol):
     """A module that scores its students outside of Lightning's loops."""
 
-    def score_test(self, batches: Iterable[list[Question]]) -> Table:
-        """Every student's figures on these questions."""
+    def score_test(self, batches: Iterable[list[Question]]) -> tuple[Table, Answers]:
+        """Every student's figures on these questions, and question by question."""
 
 
 @runtime_checkable
@@ -72,7 +75,8 @@ class RunOutcome:
 class OutcomeTable(Callback):
     """Prints initial and final scores when training has ended, and says plainly whether they improved.
 
-    Writes both tables to `outcome.json` in the run's log folder as well.
+    Writes both tables to `outcome.json` in the run's log folder as well, and every test question's share of right
+    responses to `answers.csv`, for runs to be compared in pairs.
 
     Args:
         test: Score the test questions before the first round and after the last; otherwise the first and the last
@@ -83,6 +87,7 @@ class OutcomeTable(Callback):
         self.test = test
         self.initial: Table | None = None
         self.final: Table | None = None
+        self.answers: dict[str, Answers] = {}
         self._resumed = False
 
     @property
@@ -98,7 +103,7 @@ class OutcomeTable(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the students as they are at first; a resumed run remembers it."""
         if self.test and self.initial is None and not self._resumed:
-            self.initial = self._tested(trainer, pl_module, "before the first")
+            self.initial = self._tested(trainer, pl_module, "initial", "before the first")
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -116,7 +121,10 @@ class OutcomeTable(Callback):
             if self._resumed:
                 trainer.print("No outcome: the checkpoint that was resumed holds no initial scores to compare with.")
             return
-        self.final = self._tested(trainer, pl_module, "after the last") if self.test else self._validated(pl_module)
+        if self.test:
+            self.final = self._tested(trainer, pl_module, "final", "after the last")
+        else:
+            self.final = self._validated(pl_module)
         if not trainer.is_global_zero:
             return
         outcome = RunOutcome(self.questions, self.initial, self.final)
@@ -124,16 +132,21 @@ class OutcomeTable(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as unfinished:
             unfinished.write_text(outcome_json(outcome), "utf-8")
+        if self.answers:
+            with whole(path.with_name(ANSWERS)) as unfinished:
+                unfinished.write_text(answers_csv(self.answers), "utf-8")
         console = Console()
         console.print(outcome_table(outcome))
         for line in outcome_lines(outcome):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    def _tested(self, trainer: L.Trainer, pl_module: L.LightningModule, when: str) -> Table:
+    def _tested(self, trainer: L.Trainer, pl_module: L.LightningModule, end: str, when: str) -> Table:
         if not isinstance(pl_module, Testable):
             raise ValueError(f"{type(pl_module).__name__} has no test scores: take OutcomeTable out of the callbacks")
         trainer.print(f"scoring the test questions {when} round")
-        return pl_module.score_test(trainer.datamodule.test_dataloader())  # type: ignore[attr-defined]
+        batches = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
+        table, self.answers[end] = pl_module.score_test(batches)
+        return table
 
     def _validated(self, pl_module: L.LightningModule) -> Table:
         if not isinstance(pl_module, Validated) or pl_module.score_table is None:
@@ -144,12 +157,13 @@ class OutcomeTable(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The initial scores."""
-        return {"questions": self.questions, "initial": self.initial}
+        return {"questions": self.questions, "initial": self.initial, "answers": self.answers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the initial scores, if they are of the same questions."""
         if state_dict["questions"] == self.questions:
             self.initial = state_dict["initial"]
+            self.answers = state_dict["answers"]
 
 
 def outcome_table(outcome: RunOutcome) -> RichTable:
@@ -203,6 +217,18 @@ def outcome_json(outcome: RunOutcome) -> str:
     }
     verdict = {"pareto": outcome.improved, "mutual": outcome.mutual}
     return json.dumps({"questions": outcome.questions, **tables, **verdict}, indent=2, allow_nan=False) + "\n"
+
+
+def answers_csv(answers: Mapping[str, Answers]) -> str:
+    """One row a question, student and end of the run; `right` is the share of right responses."""
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(["end", "student", "domain", "question", "right"])
+    for end, by_student in answers.items():
+        for student, by_domain in by_student.items():
+            for domain, shares in by_domain.items():
+                writer.writerows([end, student, domain, question, share] for question, share in shares.items())
+    return rows.getvalue()
 
 
 def _of_student(outcome: RunOutcome, student: str, improved: bool) -> str:
