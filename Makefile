@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.setup-done
 SPECIALISTS := src/opcod/specialists
+SIZE := small
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types format specialists clean
+.PHONY: help setup demo test test-slow lint types format reproduce specialists clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ types: $(READY) ## mypy
 format: $(READY) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reproduce: $(READY) ## co-distillation beside its baselines, three seeds; hours, goes on where it stopped
+	$(BIN)/opcod reproduce -c configs/reproduce-$(SIZE).yaml --output runs/reproduce-$(SIZE)
 
 specialists: $(READY) ## make the shipped specialists anew; takes hours
 	$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-skills.yaml --output adapters/skills

@@ -27,5 +27,7 @@ def in_readme() -> list[list[str]]:
 def in_makefile() -> list[list[str]]:
     """The commands of the Makefile's targets, with `physics` for the value of a loop."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    text = text.replace("$$home", "physics").replace("$(SPECIALISTS)", "src/opcod/specialists")
+    values = {"$$home": "physics", "$(SPECIALISTS)": "src/opcod/specialists", "$(SIZE)": "small"}
+    for variable, value in values.items():
+        text = text.replace(variable, value)
     return [shlex.split(line) for line in re.findall(r"\$\(BIN\)/opcod ([^|;\n]+)", text)]

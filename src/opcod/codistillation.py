@@ -11,10 +11,11 @@ from typing import Any, Literal
 from torch import nn
 
 from opcod.attempts import Attempt, Key
+from opcod.checkpoint import KEY
 from opcod.contexts import ContextSettings, build_contexts
 from opcod.data.datamodule import StepBatch
 from opcod.evaluation import Table, averages
-from opcod.feedback import Feedback, judge
+from opcod.feedback import Feedback, Outcome, judge
 from opcod.gate import Gate, cognizance_gaps
 from opcod.matching import Matching, match
 from opcod.metrics import FeedbackOutcomes
@@ -151,11 +152,26 @@ class CoDistillation(Students):
             figures[f"gate/{student}/domains"] = float(len(decided[student]))
         return figures
 
-    def on_train_epoch_end(self) -> None:
-        """The outcomes of the round's feedback, by tutor."""
-        for name, metric in self.outcomes.items():
-            assert isinstance(metric, FeedbackOutcomes)
-            if metric.update_called:
-                counted = {f"feedback/{name}/{k}": v.float() for k, v in metric.compute().items()}
-                self.log_dict(counted, batch_size=1)
+    def on_validation_epoch_end(self) -> None:
+        """Scores, and with them the outcomes of the round's feedback, by tutor."""
+        super().on_validation_epoch_end()
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            for name, metric in self._counted():
+                self.log_dict({f"feedback/{name}/{k}": v.float() for k, v in metric.compute().items()}, batch_size=1)
                 metric.reset()
+
+    def _counted(self) -> list[tuple[str, FeedbackOutcomes]]:
+        """The tutors that spoke since the last validation."""
+        return [(n, m) for n, m in self.outcomes.items() if isinstance(m, FeedbackOutcomes) and m.update_called]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what `Students` does, and the outcomes of a round that is not over."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["outcomes"] = {name: metric.counts.tolist() for name, metric in self._counted()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what `on_save_checkpoint` kept; see `Students`."""
+        super().on_load_checkpoint(checkpoint)
+        for name, counts in checkpoint[KEY].get("outcomes", {}).items():  # none in one of another method
+            told = [outcome for outcome, count in zip(Outcome, counts, strict=True) for _ in range(count)]
+            self.outcomes[name].update(told)  # type: ignore[operator]

@@ -48,9 +48,7 @@ class Grid:
         if not (self.pairs and self.methods and self.seeds):
             raise ValueError("the grid is empty: give at least one pair, one method and one seed")
         if unknown := self.minutes.keys() - self.methods.keys():
-            raise ValueError(
-                f"minutes of {', '.join(sorted(unknown))}: no such method; it has {', '.join(self.methods)}"
-            )
+            raise ValueError(f"minutes are given of {', '.join(sorted(unknown))}, which is no method of the grid")
 
     def cells(self, output: Path) -> list[Cell]:
         """All cells, seed by seed, so that a grid that is stopped early has compared all methods."""
@@ -207,11 +205,10 @@ def _figures(row: Mapping[str, str], per: str) -> Iterator[tuple[str, int, float
         kind = name.split("/")[0]
         if not value or name in ("epoch", "step", "round", "rounds", "phase", "phase_step"):
             continue
-        if kind in ("validation", "gate") and per == "round":
-            yield name, int(float(row["rounds"])), float(value)
-        elif kind == "feedback" and per == "round":
-            yield name, int(row["epoch"]) + 1, float(value)
-        elif kind not in ("validation", "gate", "feedback") and per == "step":
+        if kind in ("validation", "gate", "feedback"):
+            if per == "round":
+                yield name, int(float(row["rounds"])), float(value)
+        elif per == "step":
             yield name, int(row["step"]), float(value)
 
 

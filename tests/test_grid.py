@@ -1,0 +1,148 @@
+"""A grid of runs: what it would do, and that one killed in its middle comes to the same figures as one that was not."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from opcod import cli
+from opcod.grid import Grid, cost
+from tiny import LORA
+
+METHODS = {"opcod": ["--model.anchored=false"], "grpo": ["--model=Grpo"]}
+
+
+def small(**changes):
+    settings = {"common": ["a.yaml"], "pairs": {"p": ["b.yaml"]}, "methods": METHODS, "seeds": [0, 1]}
+    return Grid(**(settings | changes))
+
+
+def test_cells_are_seed_by_seed_and_their_commands_compose(tmp_path):
+    cells = small().cells(tmp_path)
+    assert [(c.method, c.seed) for c in cells] == [("opcod", 0), ("grpo", 0), ("opcod", 1), ("grpo", 1)]
+    folder = tmp_path / "p" / "grpo" / "seed-1"
+    assert cells[3].command == [
+        *["fit", "-c", "a.yaml", "-c", "b.yaml", "--model=Grpo", "--seed_everything", "1"],
+        f"--trainer.logger.init_args.save_dir={folder}",
+    ]
+
+
+def test_a_cell_goes_on_from_its_newest_checkpoint_and_is_finished_with_its_outcome(tmp_path):
+    cell = small().cells(tmp_path)[0]
+    for version in (0, 2, 10):
+        (cell.folder / f"version_{version}" / "checkpoints").mkdir(parents=True)
+    for version in (0, 2):
+        (cell.folder / f"version_{version}" / "checkpoints" / "last.ckpt").touch()
+    assert cell.checkpoint == cell.folder / "version_2" / "checkpoints" / "last.ckpt"
+    assert cell.command[-1] == f"--ckpt_path={cell.checkpoint}"
+    assert cell.finished is None
+    (cell.folder / "version_10" / "outcome.json").touch()
+    assert cell.finished == cell.folder / "version_10"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"),
+    [
+        ({}, "How long they take is not known."),
+        ({"opcod": 30}, "about 1.0 hours on two cores, and 2 of unknown length."),
+        ({"opcod": 30, "grpo": 15}, "about 1.5 hours on two cores."),
+    ],
+)
+def test_the_cost_is_said_beforehand(minutes, said, tmp_path):
+    grid = small(minutes=minutes, machine="two cores")
+    assert said in cost(grid, grid.cells(tmp_path))
+
+
+@pytest.mark.parametrize("changes", [{"seeds": []}, {"pairs": {}}, {"methods": {}}, {"minutes": {"sdpo": 3}}])
+def test_an_empty_or_inconsistent_grid_is_refused(changes):
+    with pytest.raises(ValueError, match="grid"):
+        small(**changes)
+
+
+# ---- the tiny model
+
+
+@pytest.fixture
+def grid_file(tiny_folder, tmp_path):
+    """A grid of two runs of the tiny model."""
+    short = {"max_new_tokens": 4}
+    config = {
+        "model": {
+            "base": {"model": str(tiny_folder), "quantization": "none", "dtype": "float32"},
+            "students": [{"name": "a", "domain": "physics"}, {"name": "b", "domain": "chemistry"}],
+            "lora": {"rank": LORA.rank, "alpha": LORA.alpha},
+            "samples": 2,
+            "rollout": short,
+            "feedback": short,
+            "evaluation": short,
+            "evaluation_samples": 1,
+            "gate": {"strategy": "always"},
+            "optimization": {"lr": 0.01, "warmup": 0},
+        },
+        "data": {
+            "source": {"class_path": "GeneratedScience", "init_args": {"domains": ["physics", "chemistry"]}},
+            "steps": 2,
+            "batch_size": 2,
+            "validation": 2,
+            "test": 3,
+        },
+        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(config))
+    grid = {"common": [str(tmp_path / "run.yaml")], "pairs": {"p": []}, "methods": METHODS, "seeds": [3]}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))
+    return tmp_path / "grid.yaml"
+
+
+def arguments(grid_file, output):
+    return ["reproduce", "-c", str(grid_file), "--output", str(output)]
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_that_was_killed_comes_to_the_same_figures(grid_file, tmp_path, capsys):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-m", "opcod.cli", *arguments(grid_file, killed)]
+    process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    first = killed / "p" / "opcod" / "seed-3" / "version_0" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not first.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert first.exists(), "nothing was saved before the kill"
+    assert not (killed / "scores.csv").exists()
+    cli.main(arguments(grid_file, killed))
+    assert "1/2 p opcod seed 3 goes on" in capsys.readouterr().out
+    cli.main(arguments(grid_file, whole))
+    for name in ("scores", "answers", "rounds"):
+        assert (killed / f"{name}.csv").read_text() == (whole / f"{name}.csv").read_text(), name
+    timed = ("seconds", "tokens_per_second")
+    one, other = ([r for r in table(f / "steps.csv") if not r["name"].startswith(timed)] for f in (killed, whole))
+    assert one == other
+    assert len(table(whole / "answers.csv")) == 2 * 2 * 2 * 2 * 3  # methods, ends, students, domains, questions
+    assert {r["round"] for r in table(whole / "rounds.csv")} == {"0", "1", "2"}
+    assert {r["step"] for r in one} == {str(step) for step in range(8)}
+
+    before = (whole / "p" / "grpo" / "seed-3" / "version_0" / "outcome.json").stat().st_mtime_ns
+    capsys.readouterr()
+    cli.main(arguments(grid_file, whole))
+    assert "2 runs, 2 of them finished. Nothing is left to run." in capsys.readouterr().out
+    assert (whole / "p" / "grpo" / "seed-3" / "version_0" / "outcome.json").stat().st_mtime_ns == before
+
+
+def test_a_run_that_fails_is_named_with_its_log(grid_file, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*arguments(grid_file, tmp_path / "runs"), "--methods={opcod: [--model.samples=0]}"])
+    error = capsys.readouterr().err
+    assert "p opcod seed 3 failed with status 1: see " in error
+    log = tmp_path / "runs" / "p" / "opcod" / "seed-3" / "log.txt"
+    assert "samples is 0: expected at least 1" in log.read_text()
