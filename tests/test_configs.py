@@ -5,6 +5,7 @@ import yaml
 
 from commands_shown import ROOT, in_config, in_makefile, in_readme
 from opcod import commands
+from opcod.cli import COMMANDS
 from opcod.codistillation import CoDistillation
 from opcod.data.jsonl import read_questions
 from opcod.data.sources import JsonQuestions
@@ -77,15 +78,7 @@ def test_a_method_keeps_what_it_shares_with_co_distillation(config, method):
 
 def test_the_readme_shows_commands_that_exist():
     shown = in_readme()
-    assert {command[0] for command in shown} == {
-        "fit",
-        "validate",
-        "test",
-        "predict",
-        "diagnose",
-        "specialise",
-        "export",
-    }
+    assert {command[0] for command in shown} == set(COMMANDS)
     for command in shown:
         if not any("runs/" in argument for argument in command) and command[0] in ("fit", "validate"):
             assert isinstance(Built(command).model, Students)
