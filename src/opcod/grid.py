@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opcod import comparison
 from opcod.callbacks import outcome
 from opcod.callbacks.checkpoints import whole
 
@@ -150,7 +151,7 @@ def cost(grid: Grid, cells: Sequence[Cell]) -> str:
 
 
 def collect(grid: Grid, output: Path) -> None:
-    """Write `scores.csv`, `answers.csv`, `rounds.csv` and `steps.csv` of all finished cells."""
+    """Write `scores.csv`, `answers.csv`, `rounds.csv`, `steps.csv` and `tables.md` of all finished cells."""
     finished = [(cell, version) for cell in grid.cells(output) if (version := cell.finished)]
     tables: Mapping[str, Iterable[Row]] = {
         "scores": (row for cell, version in finished for row in _scores(cell, version)),
@@ -160,6 +161,9 @@ def collect(grid: Grid, output: Path) -> None:
     }
     for name, rows in tables.items():
         _write(output / f"{name}.csv", list(rows))
+    if finished:
+        with whole(output / "tables.md") as unfinished:
+            unfinished.write_text(comparison.tables(comparison.read_answers(output / "answers.csv")), "utf-8")
 
 
 def _of(cell: Cell) -> Row:
