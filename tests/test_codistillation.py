@@ -26,25 +26,25 @@ from opcod.students import Student
 from tiny import LORA, build_folder
 
 ANN, BEN = Student("ann", "physics"), Student("ben", "chemistry")
+SHORT = Sampling(max_new_tokens=6)
 ROLES = ("student", "teacher", "tutor")
+
+
+def shared_settings(folder):
+    """What a module of any method takes, for short runs over the model in `folder`."""
+    return {
+        "base": BaseModel(str(folder), quantization="none", dtype="float32"),
+        "lora": LORA,
+        "evaluation": SHORT,
+        "evaluation_samples": 1,
+        "optimization": Optimization(lr=1e-2, warmup=0),
+    }
 
 
 def module_of(folder, students=(ANN, BEN), **settings):
     """Two students who always speak and all of whose feedback is kept, so that a random model learns something."""
-    sampling = Sampling(max_new_tokens=6)
-    plain = {
-        "base": BaseModel(str(folder), quantization="none", dtype="float32"),
-        "lora": LORA,
-        "samples": 2,
-        "rollout": sampling,
-        "feedback": sampling,
-        "evaluation": sampling,
-        "evaluation_samples": 1,
-        "gate": Gate("always"),
-        "anchored": False,
-        "optimization": Optimization(lr=1e-2, warmup=0),
-    }
-    return CoDistillation(list(students), **(plain | settings))
+    plain = {"samples": 2, "rollout": SHORT, "feedback": SHORT, "gate": Gate("always"), "anchored": False}
+    return CoDistillation(list(students), **(shared_settings(folder) | plain | settings))
 
 
 @pytest.mark.parametrize("protocol", [Testable, Validated, InRounds, Tutoring, Recording], ids=lambda p: p.__name__)

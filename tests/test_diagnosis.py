@@ -18,7 +18,7 @@ from opcod.grading import Grade
 from opcod.models import BaseModel
 from opcod.rollout import Response, Sampling
 from opcod.students import Student
-from tiny import LORA
+from tiny import LORA, run_config
 
 QUESTIONS = [Question(f"q{i}", domain, f"Which {i}?", ("x", "y"), "A") for i, domain in enumerate(["a", "a", "b"])]
 RIGHT = {"q0": 8, "q1": 1, "q2": 0}  # of 8 responses, the first ones
@@ -83,31 +83,7 @@ def test_a_student_alone_has_no_break_rate():
 @pytest.fixture
 def run(tiny_folder, tmp_path):
     """Arguments of a run of the tiny model."""
-    config = {
-        "model": {
-            "base": {"model": str(tiny_folder), "quantization": "none"},
-            "students": [{"name": "a", "domain": "physics"}, {"name": "b", "domain": "chemistry"}],
-            "lora": {"rank": LORA.rank, "alpha": LORA.alpha},
-            "samples": 2,
-            "anchored": False,
-            "rollout": {"max_new_tokens": 4},
-            "feedback": {"max_new_tokens": 4},
-            "evaluation": {"max_new_tokens": 4},
-            "evaluation_samples": 1,
-        },
-        "data": {
-            "source": {
-                "class_path": "GeneratedScience",
-                "init_args": {"domains": ["physics", "chemistry"], "train": 20},
-            },
-            "steps": 1,
-            "batch_size": 2,
-            "validation": 2,
-            "test": 2,
-        },
-        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
-    }
-    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    (tmp_path / "config.yaml").write_text(json.dumps(run_config(tiny_folder)))
     return [f"-c={tmp_path / 'config.yaml'}", f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}"]
 
 
@@ -131,7 +107,7 @@ def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys):
 def test_the_tutors_are_those_of_the_checkpoint(tiny_folder, run, tmp_path):
     from opcod.callbacks.break_rates import freeze_tutors
 
-    cli.main(["fit", *run, "--model.optimization.warmup=0", "--model.gate.strategy=always"])
+    cli.main(["fit", *run])
     last = tmp_path / "runs" / "version_0" / "checkpoints" / "last.ckpt"
     kept = torch.load(last, weights_only=True)["opcod"]["peers"]
     sampling = Sampling(max_new_tokens=4)

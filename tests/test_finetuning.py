@@ -7,14 +7,11 @@ import torch
 
 from opcod.data.sources import GeneratedScience, Splits
 from opcod.finetuning import FineTuning
-from opcod.models import BaseModel
-from opcod.optimization import Optimization
-from opcod.rollout import Sampling
 from opcod.scoring import Scored
 from opcod.specialist import imitate
-from test_codistillation import ANN, BEN, Watch, fit
+from test_codistillation import ANN, BEN, Watch, fit, shared_settings
 from test_matching import peer
-from tiny import LORA, random_ids
+from tiny import random_ids
 
 SEQUENCES = [Scored(random_ids(7, seed=1), random_ids(4, seed=2)), Scored(random_ids(3, seed=3), random_ids(9, seed=4))]
 
@@ -40,21 +37,9 @@ def test_loss_and_gradient_are_those_of_transformers(tiny_base, micro_batch_toke
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
-def finetuning(folder, lr=1e-2):
-    sampling = Sampling(max_new_tokens=6)
-    return FineTuning(
-        [ANN, BEN],
-        base=BaseModel(str(folder), quantization="none", dtype="float32"),
-        lora=LORA,
-        evaluation=sampling,
-        evaluation_samples=1,
-        optimization=Optimization(lr=lr, warmup=0),
-    )
-
-
 def test_a_step_changes_the_tutees_student_alone_and_lowers_its_loss(tiny_folder, tmp_path):
     watch = Watch()
-    fit(finetuning(tiny_folder), tmp_path, watch, steps=6)
+    fit(FineTuning([ANN, BEN], **shared_settings(tiny_folder)), tmp_path, watch, steps=6)
     assert watch.changes == [{"ann_student"}] * 6 + [{"ben_student"}] * 6
     losses = [r.figures[f"train/{r.tutee}/loss"] for r in watch.records]
     assert losses[5] < losses[0]
@@ -70,4 +55,4 @@ def test_a_question_without_solution_is_refused(tiny_folder, tmp_path, monkeypat
 
     monkeypatch.setattr(GeneratedScience, "splits", bare)
     with pytest.raises(ValueError, match="has no worked solution to learn from"):
-        fit(finetuning(tiny_folder), tmp_path)
+        fit(FineTuning([ANN, BEN], **shared_settings(tiny_folder)), tmp_path)

@@ -12,9 +12,9 @@ import pytest
 
 from opcod import cli
 from opcod.grid import Grid, cost
-from tiny import LORA
+from tiny import run_config
 
-METHODS = {"opcod": ["--model.anchored=false"], "grpo": ["--model=Grpo"]}
+METHODS = {"opcod": [], "grpo": ["--model=Grpo"]}
 
 
 def small(**changes):
@@ -70,30 +70,7 @@ def test_an_empty_or_inconsistent_grid_is_refused(changes):
 @pytest.fixture
 def grid_file(tiny_folder, tmp_path):
     """A grid of two runs of the tiny model."""
-    short = {"max_new_tokens": 4}
-    config = {
-        "model": {
-            "base": {"model": str(tiny_folder), "quantization": "none", "dtype": "float32"},
-            "students": [{"name": "a", "domain": "physics"}, {"name": "b", "domain": "chemistry"}],
-            "lora": {"rank": LORA.rank, "alpha": LORA.alpha},
-            "samples": 2,
-            "rollout": short,
-            "feedback": short,
-            "evaluation": short,
-            "evaluation_samples": 1,
-            "gate": {"strategy": "always"},
-            "optimization": {"lr": 0.01, "warmup": 0},
-        },
-        "data": {
-            "source": {"class_path": "GeneratedScience", "init_args": {"domains": ["physics", "chemistry"]}},
-            "steps": 2,
-            "batch_size": 2,
-            "validation": 2,
-            "test": 3,
-        },
-        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
-    }
-    (tmp_path / "run.yaml").write_text(json.dumps(config))
+    (tmp_path / "run.yaml").write_text(json.dumps(run_config(tiny_folder)))
     grid = {"common": [str(tmp_path / "run.yaml")], "pairs": {"p": []}, "methods": METHODS, "seeds": [3]}
     (tmp_path / "grid.yaml").write_text(json.dumps(grid))
     return tmp_path / "grid.yaml"

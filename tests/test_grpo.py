@@ -6,12 +6,10 @@ import torch
 from opcod.attempts import Attempt
 from opcod.grading import Grade
 from opcod.grpo import Grpo, PolicyGradient, group_advantages, reinforce
-from opcod.models import BaseModel
-from opcod.optimization import Optimization
-from opcod.rollout import Response, Sampling
-from test_codistillation import ANN, BEN, Watch, fit
+from opcod.rollout import Response
+from test_codistillation import ANN, BEN, SHORT, Watch, fit, shared_settings
 from test_matching import peer
-from tiny import LORA, QUESTION, random_ids
+from tiny import QUESTION, random_ids
 
 
 def test_advantages_are_relative_to_the_group_and_not_divided():
@@ -116,17 +114,7 @@ def test_without_any_advantage_there_is_no_loss_and_no_gradient(tutee):
 
 
 def grpo(folder, **settings):
-    sampling = Sampling(max_new_tokens=6)
-    plain = {
-        "base": BaseModel(str(folder), quantization="none", dtype="float32"),
-        "lora": LORA,
-        "samples": 2,
-        "rollout": sampling,
-        "evaluation": sampling,
-        "evaluation_samples": 1,
-        "optimization": Optimization(lr=1e-2, warmup=0),
-    }
-    return Grpo([ANN, BEN], **(plain | settings))
+    return Grpo([ANN, BEN], **(shared_settings(folder) | {"samples": 2, "rollout": SHORT} | settings))
 
 
 def test_a_step_changes_the_tutees_student_alone(tiny_folder, tmp_path, monkeypatch):

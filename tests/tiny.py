@@ -128,3 +128,34 @@ def stir(base: SharedBase, name: str, seed: int, spread: float = 0.1) -> None:
 def random_ids(count: int, seed: int, low: int = 2, high: int = 500) -> tuple[int, ...]:
     """`count` token ids without the special ones."""
     return tuple(torch.randint(low, high, (count,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+def run_config(folder: Path) -> dict:
+    """A short run over the model in `folder`, as a config file has it."""
+    short = {"max_new_tokens": 4}
+    return {
+        "model": {
+            "base": {"model": str(folder), "quantization": "none", "dtype": "float32"},
+            "students": [{"name": "a", "domain": "physics"}, {"name": "b", "domain": "chemistry"}],
+            "lora": {"rank": LORA.rank, "alpha": LORA.alpha},
+            "samples": 2,
+            "anchored": False,
+            "rollout": short,
+            "feedback": short,
+            "gate": {"strategy": "always"},
+            "optimization": {"lr": 0.01, "warmup": 0},
+            "evaluation": short,
+            "evaluation_samples": 1,
+        },
+        "data": {
+            "source": {
+                "class_path": "GeneratedScience",
+                "init_args": {"domains": ["physics", "chemistry"], "train": 50},
+            },
+            "steps": 2,
+            "batch_size": 2,
+            "validation": 2,
+            "test": 3,
+        },
+        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    }
