@@ -49,11 +49,14 @@ def test_every_key_of_a_config_has_a_comment_where_it_first_stands(path):
 
 
 @pytest.mark.parametrize("command", SHOWN, ids=" ".join)
-def test_a_shown_command_is_accepted(command):
+def test_a_shown_command_is_accepted(command, tmp_path):
     if any("wandb" in argument for argument in command):
         pytest.importorskip("wandb")
     if command[0] == "reproduce":
-        commands.reproduce([*command[1:], "--dry_run"])
+        grid, _, dry = commands.grid_of([*command[1:], "--dry_run", "--seeds=[0]"])
+        assert dry
+        for cell in grid.cells(tmp_path):
+            assert isinstance(Built(cell.command).model, Students), cell.name
     elif command[0] == "specialise":
         assert isinstance(commands.Specialise(command[1:]).model, Specialist)
     else:

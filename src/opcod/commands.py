@@ -275,6 +275,12 @@ def _commit() -> str:
 
 def reproduce(arguments: Sequence[str]) -> None:
     """Run a grid of methods, pairs and seeds, or go on with it."""
+    wanted, output, dry = grid_of(arguments)
+    grid.run(wanted, output, dry=dry)
+
+
+def grid_of(arguments: Sequence[str]) -> tuple[grid.Grid, Path, bool]:
+    """The arguments of `opcod reproduce`: a grid, its folder, and whether only to say what it takes."""
     purpose = "Run a grid of methods, pairs and seeds, or go on with it, and collect what came out as CSV files."
     parser = ArgumentParser(prog="opcod reproduce", description=purpose, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="Path to the grid's file.")
@@ -283,7 +289,7 @@ def reproduce(arguments: Sequence[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help="Only say what is to be run, and how long it takes.")
     given = parser.parse_args(list(arguments)).as_dict()
     output, dry, _ = Path(given.pop("output")), given.pop("dry_run"), given.pop("config")
-    grid.run(grid.Grid(**given), output, dry=dry)
+    return grid.Grid(**given), output, dry
 
 
 def export_student(arguments: Sequence[str]) -> None:
