@@ -73,6 +73,7 @@ def test_every_command_has_help_from_docstrings(command, shown):
         "export": "The student's name",
         "diagnose": "Checkpoint of the students who give feedback",
         "reproduce": "Folder of all its runs and of the CSV files",
+        "figures": "Folder of the pictures",
     }
     assert expected.get(command, "on which the gate's scores are measured") in " ".join(
         shown(command, "--help").split()

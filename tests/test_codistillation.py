@@ -131,7 +131,9 @@ def assert_same(one, other):
 # ---- what is logged
 
 
-def test_the_first_scores_are_logged_before_the_first_step(tiny_folder, tmp_path):
+@pytest.fixture
+def logged(tiny_folder, tmp_path):
+    """The rows that a run of one round leaves."""
     module = module_of(tiny_folder)
     source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
     trainer = L.Trainer(
@@ -147,10 +149,22 @@ def test_the_first_scores_are_logged_before_the_first_step(tiny_folder, tmp_path
     )
     trainer.fit(module, QuestionData(source, batch_size=2, steps=2, validation=2, test=2))
     with (tmp_path / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    told = [(row["rounds"], row["phase_step"]) for row in rows if row["rounds"] or row["phase_step"]]
+        return list(csv.DictReader(file))
+
+
+def test_the_first_scores_are_logged_before_the_first_step(logged):
+    told = [(row["rounds"], row["phase_step"]) for row in logged if row["rounds"] or row["phase_step"]]
     assert told == [("0.0", ""), ("", "0.0"), ("", "1.0"), ("", "0.0"), ("", "1.0"), ("1.0", "")]
-    assert all(row["validation/ann/physics/avg"] and row["gate/ann/gap"] for row in rows if row["rounds"])
+    assert all(row["validation/ann/physics/avg"] and row["gate/ann/gap"] for row in logged if row["rounds"])
+
+
+def test_a_step_logs_its_own_tutee_alone(logged):
+    steps = [row for row in logged if row["phase_step"]]
+    assert [row["step"] for row in steps] == ["0", "1", "2", "3"]
+    for row, tutee in zip(steps, ("ann", "ann", "ben", "ben"), strict=True):
+        other = {"ann": "ben", "ben": "ann"}[tutee]
+        assert row[f"train/{tutee}/accuracy"]
+        assert not any(value for name, value in row.items() if name.startswith(f"train/{other}/"))
 
 
 # ---- who changes

@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "write the students' answers to the test questions to predictions.jsonl",
     "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
     "reproduce": "run a grid of methods, pairs and seeds, or go on with it",
+    "figures": "draw a grid's figures",
     "specialise": "fine-tune one student on worked solutions and write its adapter",
     "export": "write a student of a checkpoint as an adapter or as merged weights",
 }
@@ -137,6 +138,8 @@ def _run(command: str, given: list[str]) -> None:
         commands.diagnose(given[1:])
     elif command == "reproduce":
         commands.reproduce(given[1:])
+    elif command == "figures":
+        commands.figures(given[1:])
     elif command == "export":
         commands.export_student(given[1:])
     else:

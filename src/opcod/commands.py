@@ -1,4 +1,4 @@
-"""What the `opcod` command runs: methods through LightningCLI, diagnose, reproduce, specialise, export."""
+"""What the `opcod` command runs: methods through LightningCLI, diagnose, reproduce, figures, specialise, export."""
 
 from __future__ import annotations
 
@@ -290,6 +290,19 @@ def grid_of(arguments: Sequence[str]) -> tuple[grid.Grid, Path, bool]:
     given = parser.parse_args(list(arguments)).as_dict()
     output, dry, _ = Path(given.pop("output")), given.pop("dry_run"), given.pop("config")
     return grid.Grid(**given), output, dry
+
+
+def figures(arguments: Sequence[str]) -> None:
+    """Draw a grid's figures."""
+    from opcod.report.figures import draw  # takes seconds
+
+    purpose = "Draw the figures of a grid that `opcod reproduce` ran, as SVG and PNG."
+    parser = ArgumentParser(prog="opcod figures", description=purpose, exit_on_error=False)
+    parser.add_argument("--runs", type=str, required=True, help="The grid's folder, with its CSV files.")
+    parser.add_argument("--output", type=str, default=None, help="Folder of the pictures; by default the grid's.")
+    given = parser.parse_args(list(arguments))
+    for path in draw(Path(given.runs), Path(given.output or given.runs)):
+        print(path)
 
 
 def export_student(arguments: Sequence[str]) -> None:

@@ -167,9 +167,7 @@ class Students(L.LightningModule, ABC):
             assert self.trainer.val_dataloaders is not None
             table, _ = self._score(self.trainer.val_dataloaders, self.board, "evaluation")
             self._take_scores(table, self.current_epoch)
-            for logger in self.trainer.loggers:  # `log` would keep it until the round's end, under that end's names
-                step = self.current_epoch * int(self.trainer.num_training_batches)
-                logger.log_metrics(self.score_figures(table, self.current_epoch), step=step)
+            self._log_now(self.score_figures(table, self.current_epoch), self.current_epoch, 0)
 
     def tutee(self, batch: StepBatch) -> Peer:
         """Who learns from a batch."""
@@ -218,8 +216,20 @@ class Students(L.LightningModule, ABC):
         skipped = self.guards[record.tutee].skipped
         record.figures = figures_of(record, norm=norm, skipped=skipped) | record.figures | clock.figures
         self.record = record
-        self.log_dict(record.figures, batch_size=len(record.batch.questions))
+        batch, steps = record.batch, int(self.trainer.num_training_batches) // 2
+        place = batch.phase * steps + batch.step
+        if (place + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log_now(record.figures, batch.round, place)
         warn_if_dead(record)
+
+    def _log_now(self, figures: dict[str, float], rounds: int, place: int) -> None:
+        """Log figures of a step, counted from the beginning of its round.
+
+        Not by `log`, which keeps what comes before a round's first step until its end, and repeats what was logged of
+        the one tutee at every step of the other.
+        """
+        for logger in self.trainer.loggers:
+            logger.log_metrics(figures, step=rounds * int(self.trainer.num_training_batches) + place)
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()

@@ -1,0 +1,1 @@
+"""What a reader sees of runs: figures from a grid's CSV files."""

@@ -1,0 +1,159 @@
+"""The paper's figures from a grid's CSV files, as SVG and PNG, in colours that the colour-blind can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+"""Okabe and Ito's (2008)."""
+STYLE: Any = {
+    "svg.hashsalt": "opcod",  # the same file for the same figures
+    "svg.fonttype": "none",  # text stays text
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+}
+Tables = dict[str, pd.DataFrame]
+"""Name of a CSV file -> its rows."""
+
+
+def draw(folder: Path, output: Path) -> list[Path]:
+    """Draw every figure whose data there is.
+
+    Args:
+        folder: Of a grid, with its CSV files.
+        output: Where the pictures go.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: If `folder` has no scores.
+    """
+    if not (folder / "scores.csv").is_file():
+        raise ValueError(f"{folder} has no scores.csv: give the folder that `opcod reproduce` wrote")
+    tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv") if path.stat().st_size > 1}
+    output.mkdir(parents=True, exist_ok=True)
+    written = []
+    with matplotlib.rc_context(STYLE):
+        for name, (needs, make) in FIGURES.items():
+            if needs not in tables:
+                continue
+            for pair, of_pair in tables[needs].groupby("pair", sort=False):
+                if (figure := make(of_pair)) is not None:
+                    written += _save(figure, output / f"{pair}-{name}")
+    return written
+
+
+def _save(figure: Figure, path: Path) -> list[Path]:
+    files = [path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")]
+    figure.savefig(files[0], metadata={"Date": None})
+    figure.savefig(files[1], dpi=150)
+    plt.close(figure)
+    return files
+
+
+def gains(scores: pd.DataFrame) -> Figure:
+    """Every student's score on every domain, before and after, method by method; small dots are single seeds."""
+    methods = list(scores["method"].unique())
+    columns = list(scores.groupby(["student", "domain"], sort=False).groups)
+    figure, axes = plt.subplots(
+        1, len(columns), sharex=True, sharey=True, squeeze=False, figsize=(2.6 * len(columns), 0.8 + 0.4 * len(methods))
+    )
+    for axis, (student, domain) in zip(axes[0], columns, strict=True):
+        here = scores[(scores["student"] == student) & (scores["domain"] == domain)]
+        for place, method in enumerate(methods):
+            colour = COLOURS[place % len(COLOURS)]
+            ends = {end: 100 * rows["avg"] for end, rows in here[here["method"] == method].groupby("end")}
+            before, after = ends["initial"].mean(), ends["final"].mean()
+            axis.plot([before, after], [place, place], color=colour, linewidth=2)
+            axis.plot(before, place, "o", color="white", markeredgecolor=colour, markersize=7)
+            axis.plot(after, place, "o", color=colour, markersize=7)
+            axis.plot(ends["final"], [place + 0.22] * len(ends["final"]), ".", color=colour, markersize=4)
+        axis.set_title(f"{student}\non {domain}", fontsize=9)
+        axis.set_xlabel("avg@k, %")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].set_yticks(range(len(methods)), methods)
+    axes[0][0].invert_yaxis()
+    return figure
+
+
+def trajectories(rounds: pd.DataFrame) -> Figure:
+    """Each student's way through the plane of the two domains, round by round, on validation; mean over seeds."""
+    split = rounds["name"].str.extract(r"^validation/(?P<student>[^/]+)/(?P<domain>[^/]+)/avg$")
+    scored = rounds.join(split).dropna(subset=["student"])
+    methods, students = list(scored["method"].unique()), list(scored["student"].unique())
+    first, second = list(scored["domain"].unique())[:2]
+    figure, axes = plt.subplots(1, len(students), squeeze=False, figsize=(3.6 * len(students), 3.4))
+    for axis, student in zip(axes[0], students, strict=True):
+        for place, method in enumerate(methods):
+            here = scored[(scored["student"] == student) & (scored["method"] == method)]
+            way = 100 * here.pivot_table(index="round", columns="domain", values="value", aggfunc="mean")
+            colour = COLOURS[place % len(COLOURS)]
+            axis.plot(way[first], way[second], "-o", color=colour, markersize=4, label=method)
+            axis.plot(way[first].iloc[-1], way[second].iloc[-1], "o", color=colour, markersize=8)
+        axis.set_title(student, fontsize=9)
+        axis.set_xlabel(f"{first}, avg@k, %")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(f"{second}, avg@k, %")
+    axes[0][-1].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def outcomes(rounds: pd.DataFrame) -> Figure | None:
+    """What became of the feedback, in the first round in which there was any and in the last; all tutors together."""
+    split = rounds["name"].str.extract(r"^feedback/[^/]+/count/(?P<outcome>.+)$")
+    counted = rounds.join(split).dropna(subset=["outcome"])
+    if counted.empty:
+        return None
+    bars = {}
+    for method, here in counted.groupby("method", sort=False):
+        sums = here.groupby(["round", "outcome"], sort=False)["value"].sum().unstack(fill_value=0)
+        for label, row in (("first", sums.iloc[0]), ("last", sums.iloc[-1])):
+            bars[f"{method}, {label} round"] = 100 * row / row.sum()
+    return _stacked(pd.DataFrame(bars).T.fillna(0), "share of the feedback, %")
+
+
+def seconds(steps: pd.DataFrame) -> Figure:
+    """Mean seconds a step spends on each part, with feedback and without."""
+    part = steps["name"].str.extract(r"^seconds/(?P<part>.+)$")["part"]
+    key = ["method", "seed", "step"]
+    told = steps[steps["name"].str.endswith("/feedback_kept")][key].assign(tutored=True)
+    timed = steps.assign(part=part).dropna(subset=["part"]).merge(told, on=key, how="left")
+    timed["tutored"] = timed["tutored"].eq(True)
+    bars = timed.groupby(["method", "tutored", "part"], sort=False)["value"].mean().unstack(fill_value=0)
+    bars.index = pd.Index([f"{method}, {'with' if told else 'without'} feedback" for method, told in bars.index])
+    return _stacked(bars, "seconds a step")
+
+
+def _stacked(bars: pd.DataFrame, label: str) -> Figure:
+    """A horizontal bar a row, cut into its columns."""
+    figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.35 * len(bars)))
+    left = pd.Series(0.0, index=bars.index)
+    for (column, values), colour in zip(bars.items(), cycle(COLOURS), strict=False):
+        axis.barh(list(bars.index), values, left=left, color=colour, label=str(column))
+        left = left + values
+    axis.invert_yaxis()
+    axis.set_xlabel(label)
+    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure | None]]] = {
+    "gains": ("scores", gains),
+    "trajectories": ("rounds", trajectories),
+    "outcomes": ("rounds", outcomes),
+    "seconds": ("steps", seconds),
+}
+"""Name -> the CSV file it is drawn from, and how."""

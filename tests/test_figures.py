@@ -1,0 +1,47 @@
+"""Each figure from the CSV files of the runs that are published with the code."""
+
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from commands_shown import ROOT
+from opcod import cli
+from opcod.report.figures import COLOURS, FIGURES, draw
+
+STORED = ROOT / "docs" / "results" / "reproduce-small"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    return folder, draw(STORED, folder)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_renders_with_all_methods(name, drawn):
+    folder, written = drawn
+    svg, png = (folder / f"materials-physics-{name}.{kind}" for kind in ("svg", "png"))
+    assert {svg, png} <= set(written)
+    text = svg.read_text(encoding="utf-8")
+    assert "opcod" in text
+    if name != "outcomes":  # nobody is tutored by the other methods
+        assert "sdpo" in text
+        assert "grpo" in text
+    with Image.open(png) as image:
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}
+    assert sum(tuple(bytes.fromhex(c[1:])) in colours for c in COLOURS) >= 2
+
+
+def test_the_same_runs_give_the_same_picture(drawn, tmp_path):
+    folder, _ = drawn
+    draw(STORED, tmp_path)
+    for path in tmp_path.glob("*.svg"):
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+    assert not plt.get_fignums(), "a figure was left open"
+
+
+def test_a_folder_without_runs_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["figures", f"--runs={tmp_path}"])
+    assert ended.value.code == 1
+    assert "give the folder that `opcod reproduce` wrote" in capsys.readouterr().err
