@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from opcod.models import BaseModel, ModelError
-from opcod.peers import Lora, Peer
+from opcod.peers import Lora, Peer, State
 
 KEY = "opcod"
 """Where our part stands in Lightning's checkpoint."""
@@ -82,6 +82,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(kept, dict) or not {"peers", "lora", "models"} <= kept.keys():
         raise ModelError(f"{path} is no checkpoint of a co-distillation: give one that `opcod fit` wrote")
     return kept
+
+
+def roles_of(kept: Mapping[str, Any], student: str, path: str) -> dict[str, State]:
+    """The adapters of one student in what `read_checkpoint` read from `path`.
+
+    Raises:
+        ModelError: If it holds no such student.
+    """
+    if student not in kept["peers"]:
+        raise ModelError(f"the checkpoint {path} has no student {student!r}: it has {', '.join(sorted(kept['peers']))}")
+    roles: dict[str, State] = kept["peers"][student]
+    return roles
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

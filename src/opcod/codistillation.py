@@ -13,7 +13,7 @@ from torch import nn
 from opcod.attempts import Attempt, Key
 from opcod.checkpoint import KEY
 from opcod.contexts import ContextSettings, build_contexts
-from opcod.data.datamodule import StepBatch
+from opcod.data.datamodule import StepBatch, check_settings
 from opcod.evaluation import Table, averages
 from opcod.feedback import Feedback, Outcome, judge
 from opcod.gate import Gate, cognizance_gaps
@@ -22,7 +22,7 @@ from opcod.metrics import FeedbackOutcomes
 from opcod.peers import Peer
 from opcod.records import Clock, StepRecord, distillation_figures
 from opcod.rollout import Sampling
-from opcod.students import Student, Students, check_samples, key_of
+from opcod.students import Student, Students, key_of
 from opcod.tutoring import write_feedback
 
 
@@ -61,7 +61,7 @@ class CoDistillation(Students):
         **training: Any,
     ) -> None:
         super().__init__(students, **training)
-        check_samples(samples=samples)
+        check_settings(samples=samples)
         self.samples = samples
         self.rollout = rollout
         self.feedback = feedback

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from opcod import __version__, grid
 from opcod.callbacks import BreakRateTable
-from opcod.checkpoint import load_checkpoint, read_checkpoint
+from opcod.checkpoint import load_checkpoint, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import LessonData, QuestionData
 from opcod.export import write_adapter, write_folder
@@ -58,6 +58,8 @@ def _logger(name: str) -> dict[str, Any]:
 class Command(LightningCLI):
     """LightningCLI with one seed for everything, and without a checkpoint's say in the settings."""
 
+    model_seed = "model.seed"
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed, which data and model share."""
         parser.add_argument(
@@ -66,6 +68,11 @@ class Command(LightningCLI):
             default=0,
             help="Seed of every draw: of the questions, the adapters and all that is sampled.",
         )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Hand the seed on."""
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", self.model_seed)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, whatever stands in `sys.argv`."""
@@ -90,6 +97,8 @@ class CoDistil(Command):
         **parser: Settings of the parser.
     """
 
+    model_seed = "model.init_args.seed"
+
     def __init__(self, arguments: Sequence[str], *, run: bool = True, **parser: Any) -> None:
         usages = {name: {"usage": f"opcod {name} [-c CONFIG ...] [options]"} for name in self.subcommands()}
         super().__init__(
@@ -112,8 +121,7 @@ class CoDistil(Command):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Set the method, which a config may replace, and the callbacks, which it may extend too (`callbacks+`)."""
-        parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("seed_everything", "model.init_args.seed")
+        super().add_arguments_to_parser(parser)
         parser.set_defaults({"model": {"class_path": METHODS[0].__name__}, "trainer.callbacks": _callbacks(*CALLBACKS)})
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -176,8 +184,7 @@ class Specialise(Command):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where to write, and what to resume from."""
-        parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("seed_everything", "model.seed")
+        super().add_arguments_to_parser(parser)
         parser.add_argument("--output", type=str, required=True, help="Folder to write the adapter to.")
         parser.add_argument(
             "--dtype",
@@ -338,13 +345,10 @@ def export(
         ModelError: If it is no checkpoint of ours, holds no such student, or `output` is something else's folder.
     """
     kept = read_checkpoint(Path(checkpoint))
-    if student not in kept["peers"]:
-        raise ModelError(
-            f"the checkpoint {checkpoint} has no student {student!r}: it has {', '.join(sorted(kept['peers']))}"
-        )
+    roles = roles_of(kept, student, checkpoint)
     folder = Path(output)
     check_output(folder, marker="config.json" if merged else "adapter_config.json")
-    state, lora, base = kept["peers"][student][role], Lora(**kept["lora"]), BaseModel(**kept["models"][student])
+    state, lora, base = roles[role], Lora(**kept["lora"]), BaseModel(**kept["models"][student])
     if merged:
         write_folder(folder, lambda scratch: _write_merged(scratch, state, lora, base, getattr(torch, dtype)))
     else:

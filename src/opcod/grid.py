@@ -18,7 +18,7 @@ from typing import Any
 
 from opcod import comparison
 from opcod.callbacks import outcome
-from opcod.callbacks.checkpoints import whole
+from opcod.callbacks.checkpoints import whole, write_whole
 
 Row = dict[str, Any]
 LAST = Path("checkpoints") / "last.ckpt"
@@ -124,6 +124,8 @@ def run(grid: Grid, output: Path, *, dry: bool = False) -> None:
     print(f"{len(cells)} runs, {len(cells) - len(open_cells)} of them finished. {cost(grid, open_cells)}", flush=True)
     if dry:
         return
+    if not open_cells:
+        collect(grid, output)
     for number, cell in enumerate(open_cells, start=1):
         goes_on = " goes on" if cell.checkpoint else ""
         print(f"{number}/{len(open_cells)} {cell.name}{goes_on}", flush=True)
@@ -135,7 +137,6 @@ def run(grid: Grid, output: Path, *, dry: bool = False) -> None:
             raise RuntimeError(f"{cell.name} failed with status {done.returncode}: see {cell.folder / 'log.txt'}")
         print(f"  {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
         collect(grid, output)
-    collect(grid, output)
 
 
 def cost(grid: Grid, cells: Sequence[Cell]) -> str:
@@ -162,8 +163,7 @@ def collect(grid: Grid, output: Path) -> None:
     for name, rows in tables.items():
         _write(output / f"{name}.csv", list(rows))
     if finished:
-        with whole(output / "tables.md") as unfinished:
-            unfinished.write_text(comparison.tables(comparison.read_answers(output / "answers.csv")), "utf-8")
+        write_whole(output / "tables.md", comparison.tables(comparison.read_answers(output / "answers.csv")))
 
 
 def _of(cell: Cell) -> Row:

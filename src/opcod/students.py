@@ -16,7 +16,7 @@ from torch import nn
 from opcod.attempts import Attempt, Key, attempt, check_length
 from opcod.chat import Chat
 from opcod.checkpoint import KEY, pack, unpack
-from opcod.data.datamodule import QuestionData, StepBatch
+from opcod.data.datamodule import QuestionData, StepBatch, check_settings
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, ScoreBoard, Scores, Table, averages, flatten
 from opcod.models import BaseModel, load_base
@@ -82,7 +82,7 @@ class Students(L.LightningModule, ABC):
         super().__init__()
         if len(students) not in (1, 2) or len({s.name for s in students}) < len(students):
             raise ValueError(f"expected two students with different names, or one, got {[s.name for s in students]}")
-        check_samples(evaluation_samples=evaluation_samples)
+        check_settings(evaluation_samples=evaluation_samples)
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold adapters, not the base
         self.students = students
@@ -365,13 +365,3 @@ class Students(L.LightningModule, ABC):
 def key_of(batch: StepBatch, seed: int, *who: str) -> Key:
     """The key of a step's draws, to which question and sample are added."""
     return (seed, *who, batch.round, batch.phase, batch.step)
-
-
-def check_samples(**counts: int) -> None:
-    """Refuse counts of responses below 1.
-
-    Raises:
-        ValueError: Names them.
-    """
-    if min(counts.values()) < 1:
-        raise ValueError(", ".join(f"{name} is {count}" for name, count in counts.items()) + ": expected at least 1")

@@ -14,13 +14,12 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from opcod.callbacks.checkpoints import whole
-from opcod.checkpoint import check_base, read_checkpoint
+from opcod.callbacks.checkpoints import run_folder, write_whole
+from opcod.checkpoint import check_base, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.diagnosis import Diagnosis, diagnose
 from opcod.metrics import DIFFICULTIES
-from opcod.models import ModelError
 from opcod.peers import Peer
 
 NAME = "diagnosis.json"
@@ -48,10 +47,7 @@ class BreakRateTable(Callback):
         freeze_tutors(pl_module.peers, self.tutors)
         trainer.print("measuring break and rescue rates")
         found = diagnose(pl_module, data.splits.validation)
-        path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as unfinished:
-            unfinished.write_text(diagnosis_json(found), "utf-8")
+        write_whole(run_folder(trainer) / NAME, diagnosis_json(found))
         console = Console()
         for diagnosis in found:
             console.print(rate_table(diagnosis))
@@ -69,12 +65,9 @@ def freeze_tutors(peers: Sequence[Peer], checkpoint: str | None) -> None:
         return
     kept = read_checkpoint(Path(checkpoint))
     for peer in peers:
-        if peer.name not in kept["peers"]:
-            raise ModelError(
-                f"the checkpoint {checkpoint} has no student {peer.name!r}: it has {sorted(kept['peers'])}"
-            )
+        roles = roles_of(kept, peer.name, checkpoint)
         check_base(peer.name, kept["bases"][peer.name], peer.base.loaded.identity)
-        peer.base.load_state(peer.adapter("tutor"), kept["peers"][peer.name]["student"])
+        peer.base.load_state(peer.adapter("tutor"), roles["student"])
 
 
 def rate_table(diagnosis: Diagnosis) -> Table:

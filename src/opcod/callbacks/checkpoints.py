@@ -67,7 +67,7 @@ class RoundCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer, name: str) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
+        folder = Path(self.folder or run_folder(trainer) / "checkpoints")
         before = self.saved
         self.saved = [*(n for n in before if n != name), name]  # the checkpoint counts itself
         try:
@@ -101,6 +101,18 @@ def whole(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text to `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as unfinished:
+        unfinished.write_text(text, "utf-8")
+
+
+def run_folder(trainer: L.Trainer) -> Path:
+    """Where the files of a run go."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def _link(source: Path, target: Path) -> None:

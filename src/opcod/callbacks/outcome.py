@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from opcod import pareto
-from opcod.callbacks.checkpoints import whole
+from opcod.callbacks.checkpoints import run_folder, write_whole
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, Table, averages
 
@@ -128,13 +127,9 @@ class OutcomeTable(Callback):
         if not trainer.is_global_zero:
             return
         outcome = RunOutcome(self.questions, self.initial, self.final)
-        path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as unfinished:
-            unfinished.write_text(outcome_json(outcome), "utf-8")
+        write_whole(run_folder(trainer) / NAME, outcome_json(outcome))
         if self.answers:
-            with whole(path.with_name(ANSWERS)) as unfinished:
-                unfinished.write_text(answers_csv(self.answers), "utf-8")
+            write_whole(run_folder(trainer) / ANSWERS, answers_csv(self.answers))
         console = Console()
         console.print(outcome_table(outcome))
         for line in outcome_lines(outcome):

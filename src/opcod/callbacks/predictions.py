@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
+
+from opcod.callbacks.checkpoints import run_folder, whole
 
 NAME = "predictions.jsonl"
 
@@ -33,14 +34,9 @@ class PredictionWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Write the rows of all batches."""
-        path = Path(self.folder or trainer.log_dir or trainer.default_root_dir) / NAME
+        path = Path(self.folder or run_folder(trainer)) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-                for rows in predictions:
-                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            for rows in predictions:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         print(f"The responses are in {path}.")

@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from opcod.attempts import Attempt
-from opcod.callbacks.checkpoints import whole
+from opcod.callbacks.checkpoints import run_folder, whole
 from opcod.data.questions import LABELS
 from opcod.feedback import Feedback
 from opcod.records import StepRecord
@@ -159,4 +159,4 @@ def exchange(row: dict[str, Any]) -> str:
 
 
 def _path(trainer: L.Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir) / NAME
+    return run_folder(trainer) / NAME

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from opcod.callbacks.checkpoints import whole
+from opcod.callbacks.checkpoints import run_folder, write_whole
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.diagnosis import TeacherGap, teacher_gaps
@@ -45,10 +44,7 @@ class TeacherGapTable(Callback):
             raise ValueError(f"{type(pl_module).__name__} has no self-teachers: take TeacherGapTable out")
         trainer.print("measuring the teacher gaps")
         gaps = teacher_gaps(pl_module, data.splits.validation, samples=self.samples)
-        path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as unfinished:
-            unfinished.write_text(gaps_json(gaps), "utf-8")
+        write_whole(run_folder(trainer) / NAME, gaps_json(gaps))
         Console().print(gap_table(gaps))
 
 
