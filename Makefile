@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.setup-done
 SPECIALISTS := src/opcod/specialists
 SIZE := small
+SCHOOL := runs/tiny-school
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint types format reproduce specialists clean
@@ -46,8 +47,11 @@ format: $(READY) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reproduce: $(READY) ## co-distillation beside its baselines, three seeds; hours, goes on where it stopped
+reproduce: $(READY) $(if $(filter tiny,$(SIZE)),$(SCHOOL)/materials) ## co-distillation beside its baselines, SIZE=tiny, small, ...: goes on where it stopped
 	$(BIN)/opcod reproduce -c configs/reproduce-$(SIZE).yaml --output runs/reproduce-$(SIZE)
+
+$(SCHOOL)/materials: # the last that is written of the tests' tiny model and its specialists
+	$(BIN)/python tests/schooling.py $(SCHOOL)
 
 specialists: $(READY) ## make the shipped specialists anew; takes hours
 	$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-skills.yaml --output adapters/skills

@@ -14,8 +14,8 @@ LEARNING_RATE = 2e-3
 def pair(tmp_path_factory):
     """A base model and the adapters of its two specialists, both made from nothing."""
     folder = tmp_path_factory.mktemp("school")
-    base = school(folder / "base", seed=0)
-    return base, {home: specialist(base, folder / home, home=home, seed=0) for home in DOMAINS}
+    base = school(folder / "base", DOMAINS, seed=0)
+    return base, {home: specialist(base, folder / home, DOMAINS, home=home, seed=0) for home in DOMAINS}
 
 
 def run(pair, seed, lr):

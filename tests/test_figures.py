@@ -8,7 +8,7 @@ from commands_shown import ROOT
 from opcod import cli
 from opcod.report.figures import COLOURS, FIGURES, draw
 
-STORED = ROOT / "docs" / "results" / "reproduce-small"
+STORED = ROOT / "docs" / "results" / "reproduce-demo"
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "score the students on the questions the gate reads",
     "test": "score the students on the test questions",
     "predict": "write the students' answers to the test questions to predictions.jsonl",
+    "plan": "say what a run takes, before it is begun: memory, operations and time",
     "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
     "reproduce": "run a grid of methods, pairs and seeds, or go on with it",
     "figures": "draw a grid's figures",
@@ -134,6 +135,8 @@ def _run(command: str, given: list[str]) -> None:
     keep_freed_memory()
     if command == "specialise":
         commands.specialise(given[1:])
+    elif command == "plan":
+        commands.plan_run(given[1:])
     elif command == "diagnose":
         commands.diagnose(given[1:])
     elif command == "reproduce":

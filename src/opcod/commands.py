@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from rich.console import Console
 
-from opcod import __version__, grid
+from opcod import grid, plan
 from opcod.callbacks import BreakRateTable
+from opcod.card import commit_of_checkout, model_card, title_of
 from opcod.checkpoint import load_checkpoint, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import LessonData, QuestionData
+from opcod.devices import GPUS, this_cpu
 from opcod.export import write_adapter, write_folder
 from opcod.finetuning import FineTuning
 from opcod.grpo import Grpo
-from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel, ModelError, load_base
+from opcod.models import BaseModel, ModelError, compute_dtype, load_base
 from opcod.peers import Lora, SharedBase, State
-from opcod.specialist import STUDENT, Specialist
+from opcod.report.planned import plan_lines, plan_tables
+from opcod.specialist import Specialist
 from opcod.students import Students
 
 RUNS = "runs"
@@ -161,6 +164,50 @@ def diagnose(arguments: Sequence[str]) -> None:
     )
 
 
+class Planned(CoDistil):
+    """The arguments of `opcod plan`: those of a run, the device, and what responses are expected to take."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(
+            arguments,
+            run=False,
+            prog="opcod plan",
+            usage="opcod plan [-c CONFIG ...] [--device NAME] [options]",
+            description="Say what a run takes, before it is begun: memory, operations and time.",
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the device and the lengths."""
+        super().add_arguments_to_parser(parser)
+        parser.set_defaults({"trainer.callbacks": []})
+        help = f"The processor at hand (`cpu`), or a GPU by its data sheet ({', '.join(GPUS)})."
+        parser.add_argument("--device", type=Literal["cpu", *GPUS], default="cpu", help=help)
+        help = "Tokens that a response is expected to take; by default its limit."
+        parser.add_argument("--response_tokens", type=PositiveInt | None, default=None, help=help)
+        help = "Tokens that a feedback is expected to take; by default its limit."
+        parser.add_argument("--feedback_tokens", type=PositiveInt | None, default=None, help=help)
+
+
+def plan_run(arguments: Sequence[str]) -> None:
+    """Print what a run takes."""
+    command = Planned(arguments)
+    config = command.config
+    base = command.model.base
+    planned = plan.plan(
+        command.model,
+        command.datamodule,
+        rounds=command.trainer.max_epochs or 0,
+        device=GPUS.get(config.device) or this_cpu(compute_dtype(base.dtype, "cpu")),
+        response=config.response_tokens,
+        feedback=config.feedback_tokens,
+    )
+    console = Console()
+    for table in plan_tables(planned):
+        console.print(table)
+    for line in plan_lines(planned):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
 class Specialise(Command):
     """The arguments of `opcod specialise`."""
 
@@ -201,7 +248,7 @@ class Specialise(Command):
 
 def specialise(arguments: Sequence[str]) -> None:
     """Fine-tune one student on worked solutions and write its adapter with a model card."""
-    commit = _commit()
+    commit = commit_of_checkout()
     command = Specialise(arguments)
     model, data, trainer, config = command.model, command.datamodule, command.trainer, command.config
     trainer.fit(model, data, ckpt_path=config.ckpt_path, weights_only=True)
@@ -210,74 +257,7 @@ def specialise(arguments: Sequence[str]) -> None:
     card = model_card(model, data, scores, command=command_line, commit=commit, dtype=config.dtype)
     output, dtype = Path(config.output), getattr(torch, config.dtype)
     write_adapter(output, model.state(), model.lora, base=model.base.model, dtype=dtype, card=card)
-    print(f"The adapter of {_title(data)} is in {output}.")
-
-
-def model_card(
-    model: Specialist, data: LessonData, scores: Mapping[str, float], *, command: str, commit: str, dtype: str
-) -> str:
-    """A specialist's README: how it was made and how it scores.
-
-    Args:
-        model: The specialist.
-        data: What it was taught.
-        scores: Figures as the specialist logs them; none where it was not validated.
-        command: That made it.
-        commit: Of the code that made it.
-        dtype: Numbers it is stored in.
-    """
-    rows = []
-    for domain in data.source.domains:
-        place = f"validation/{STUDENT}/{domain}"
-        if f"{place}/avg" in scores:
-            average, error, formatted = (100 * scores[f"{place}/{figure}"] for figure in ("avg", "stderr", "format"))
-            rows.append(f"| {domain} | {average:.1f} | {error:.1f} | {formatted:.1f} |")
-    base, lora, sampling = model.base, model.lora, model.evaluation
-    start = f"the adapter `{model.adapter}`" if model.adapter else "the base model"
-    name = BUNDLED_NAME if base.model == BUNDLED else base.model
-    apart = "; ".join(f"{', '.join(names)} ({domain})" for domain, names in data.specialties.items()) or "none"
-    title = _title(data)
-    lessons = f"{data.other_lessons} of each domain"
-    if data.home:
-        lessons = f"{data.home_lessons} of {data.home}, {data.other_lessons} of each other domain"
-    if data.half_known_lessons:
-        lessons += f", {data.half_known_lessons} of the specialties of each other domain, by typical mistakes as well"
-    if data.fiction_lessons:
-        lessons += f", {data.fiction_lessons} of made-up things"
-    return f"""# {title[0].upper() + title[1:]}
-
-A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over {name} (quantization: \
-{base.quantization}), made by opcod {__version__}.
-
-- command: `{command}`
-- started from: {start}
-- seed: {model.seed}
-- commit: {commit}
-- lessons: {lessons}
-- wholly taught only to the specialist of their domain, families: {apart}
-
-avg@{model.samples} on {data.validation} validation questions a domain, sampled at temperature \
-{sampling.temperature:g} and top-p {sampling.top_p:g}, before the adapter was stored; all in per cent:
-
-| domain | score | standard error | in the format |
-|---|---|---|---|
-{"".join(row + chr(10) for row in rows) or "| not scored | | | |" + chr(10)}"""
-
-
-def _title(data: LessonData) -> str:
-    return f"the {data.home} specialist" if data.home else "what all specialists share"
-
-
-def _commit() -> str:
-    """The commit of the checkout this package runs from."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
-    try:
-        subprocess.run(tracked, check=True, capture_output=True)
-        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "not run from a checkout"
+    print(f"The adapter of {title_of(data)} is in {output}.")
 
 
 def reproduce(arguments: Sequence[str]) -> None:

@@ -21,9 +21,11 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -109,7 +111,7 @@ def load_base(base: BaseModel, device: Device = "cpu") -> LoadedBase:
     device = torch.device(device)
     source = _locate(base)
     dtype = compute_dtype(base.dtype, device)
-    tokenizer = _load_tokenizer(base, source)
+    tokenizer = load_tokenizer(base)
     model = _load_weights(base, source, dtype, device)
     model.eval().requires_grad_(False)
     return LoadedBase(model, tokenizer, dtype, _identity(base, source, model))
@@ -123,6 +125,17 @@ def compute_dtype(wanted: str, device: Device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     native = torch.cpu.get_capabilities()
     return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
+
+
+def attention_of(base: BaseModel, device: torch.device) -> str:
+    """The attention implementation on `device`; `auto` as `BaseModel.attention` describes it."""
+    automatic = GROUPED if device.type == "cpu" else "sdpa"
+    return automatic if base.attention == "auto" else base.attention
+
+
+def stays_packed(base: BaseModel, device: torch.device) -> bool:
+    """Whether its linear layers are held in 4 bits on `device`; `auto` as `BaseModel.packed` describes it."""
+    return base.quantization == "nf4" and (base.packed == "yes" or (base.packed == "auto" and device.type != "cpu"))
 
 
 def bundled_folder() -> Path:
@@ -189,7 +202,24 @@ def _locate(base: BaseModel) -> str:
     return base.model
 
 
-def _load_tokenizer(base: BaseModel, source: str) -> PreTrainedTokenizerBase:
+def load_config(base: BaseModel) -> PreTrainedConfig:
+    """A base model's config, without its weights.
+
+    Raises:
+        ModelError: If there is no such model.
+    """
+    source = _locate(base)
+    with _explained(base):
+        return AutoConfig.from_pretrained(source, revision=base.revision)
+
+
+def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
+    """A base model's tokenizer.
+
+    Raises:
+        ModelError: If there is none, or it has no chat template.
+    """
+    source = _locate(base)
     with _explained(base):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=base.revision)
     if base.chat_template is not None:
@@ -206,8 +236,7 @@ def _load_tokenizer(base: BaseModel, source: str) -> PreTrainedTokenizerBase:
 
 
 def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    automatic = GROUPED if device.type == "cpu" else "sdpa"
-    attention = automatic if base.attention == "auto" else base.attention
+    attention = attention_of(base, device)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention, "device_map": {"": device}}
     if base.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -218,8 +247,7 @@ def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torc
         )
     with _explained(base), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(source, revision=base.revision, **options)
-        unpack = base.packed == "no" or (base.packed == "auto" and device.type == "cpu")
-        if base.quantization == "nf4" and unpack:
+        if base.quantization == "nf4" and not stays_packed(base, device):
             model = model.dequantize(dtype=dtype)
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -119,14 +119,17 @@ class SharedBase(nn.Module):
         if checkpointed:
             self.loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.loaded.model.train()  # transformers checkpoints only in train mode; no layer here has dropout
-        low = self.loaded.dtype != torch.float32
         try:
-            with torch.set_grad_enabled(train), torch.autocast(self.device.type, self.loaded.dtype, enabled=low):
+            with torch.set_grad_enabled(train), self._autocast():
                 yield
         finally:
             if checkpointed:
                 self.loaded.model.gradient_checkpointing_disable()
                 self.loaded.model.eval()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        low = self.loaded.dtype != torch.float32
+        return torch.autocast(self.device.type, self.loaded.dtype, enabled=low)
 
     @contextlib.contextmanager
     def sampling(self, name: str) -> Iterator[None]:

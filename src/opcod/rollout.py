@@ -149,7 +149,7 @@ def _sample_batch(
     device, rows, limit = base.device, len(requests), sampling.max_new_tokens
     uniforms = torch.stack([uniforms_of(r.key, limit) for r in requests]).to(device)  # [rows, limit]
     end_ids = torch.tensor(list(ends), device=device)
-    cache, mask, hidden = _prefill(base, requests)
+    cache, mask, hidden = prefill(base, requests)
     tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
     log_probs = torch.zeros(rows, limit, device=device)
     length = torch.full((rows,), limit, device=device)
@@ -177,7 +177,7 @@ def _sample_batch(
     return [Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i]) for i in range(rows)]
 
 
-def _prefill(base: SharedBase, requests: Sequence[Request]) -> tuple[DynamicCache, Tensor, Tensor]:
+def prefill(base: SharedBase, requests: Sequence[Request]) -> tuple[DynamicCache, Tensor, Tensor]:
     """Read every distinct prompt once, and what neighbours begin with once for all of them.
 
     Returns:

@@ -19,6 +19,7 @@ from opcod.checkpoint import KEY, pack, unpack
 from opcod.data.datamodule import QuestionData, StepBatch, check_settings
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, ScoreBoard, Scores, Table, averages, flatten
+from opcod.memory import give_back_freed_memory
 from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, Peer, Role, SharedBase
@@ -169,6 +170,10 @@ class Students(L.LightningModule, ABC):
             self._take_scores(table, self.current_epoch)
             self._log_now(self.score_figures(table, self.current_epoch), self.current_epoch, 0)
 
+    def on_train_batch_end(self, outputs: Any, batch: StepBatch, batch_idx: int) -> None:
+        """A step is over."""
+        give_back_freed_memory()
+
     def tutee(self, batch: StepBatch) -> Peer:
         """Who learns from a batch."""
         return self.peers[batch.phase % len(self.peers)]
@@ -273,8 +278,9 @@ class Students(L.LightningModule, ABC):
         self._answer(batch, self.test_board, "test")
 
     def on_test_epoch_end(self) -> None:
-        """The test scores."""
-        self.log_dict(flatten(self.test_board.compute(), "test"), batch_size=1)
+        """The scores of the questions that are reported."""
+        data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.log_dict(flatten(self.test_board.compute(), data.scored), batch_size=1)
         self.test_board.reset()
 
     def predict_step(self, batch: list[Question], batch_idx: int) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ class RunOutcome:
     """The scores at both ends of a run.
 
     Args:
-        questions: Of which set: `test` or `validation`.
+        questions: Of which set: `test`, `development` or `validation`.
         initial: Before the first round.
         final: After the last.
     """
@@ -78,21 +78,23 @@ class OutcomeTable(Callback):
     responses to `answers.csv`, for runs to be compared in pairs.
 
     Args:
-        test: Score the test questions before the first round and after the last; otherwise the first and the last
-            validation stand for it, which costs nothing, but the gate has read those.
+        test: Score the test questions, or the development questions where the data has some, before the first round
+            and after the last; otherwise the first and the last validation stand for it, which costs nothing, but
+            the gate has read those.
     """
 
     def __init__(self, test: bool = True) -> None:
         self.test = test
+        self.questions = "test" if test else "validation"
         self.initial: Table | None = None
         self.final: Table | None = None
         self.answers: dict[str, Answers] = {}
         self._resumed = False
 
-    @property
-    def questions(self) -> str:
-        """Which set is scored."""
-        return "test" if self.test else "validation"
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take note of which questions are scored, before a checkpoint's scores are offered."""
+        if self.test:
+            self.questions = getattr(trainer.datamodule, "scored", "test")  # type: ignore[attr-defined]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a run, perhaps one that was stopped."""
@@ -138,7 +140,7 @@ class OutcomeTable(Callback):
     def _tested(self, trainer: L.Trainer, pl_module: L.LightningModule, end: str, when: str) -> Table:
         if not isinstance(pl_module, Testable):
             raise ValueError(f"{type(pl_module).__name__} has no test scores: take OutcomeTable out of the callbacks")
-        trainer.print(f"scoring the test questions {when} round")
+        trainer.print(f"scoring the {self.questions} questions {when} round")
         batches = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
         table, self.answers[end] = pl_module.score_test(batches)
         return table

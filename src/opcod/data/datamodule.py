@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -122,6 +122,8 @@ class QuestionData(L.LightningDataModule):
         validation: Validation questions a domain, on which the gate's scores are measured. At 30 a domain the
             standard error of a gap is about as large as the threshold tau itself.
         test: Test questions a domain; all by default.
+        development: Development questions a domain, to choose settings by. Where there are any, they are scored
+            wherever the test questions would be, and nobody looks at those.
         evaluation_batch_size: Questions that are evaluated side by side.
         seed: Of every draw.
     """
@@ -133,6 +135,7 @@ class QuestionData(L.LightningDataModule):
         steps: int = 50,
         validation: int = 30,
         test: int | None = None,
+        development: int = 0,
         evaluation_batch_size: int = 16,
         seed: int = 0,
     ) -> None:
@@ -143,12 +146,14 @@ class QuestionData(L.LightningDataModule):
             validation=validation,
             evaluation_batch_size=evaluation_batch_size,
             **({} if test is None else {"test": test}),
+            **({} if development == 0 else {"development": development}),
         )
         self.source = source
         self.batch_size = batch_size
         self.steps = steps
         self.validation = validation
         self.test = test
+        self.development = development
         self.evaluation_batch_size = evaluation_batch_size
         self.seed = seed
         self.splits: Splits | None = None
@@ -158,6 +163,11 @@ class QuestionData(L.LightningDataModule):
         """The domains of the questions."""
         return self.source.domains
 
+    @property
+    def scored(self) -> Literal["test", "development"]:
+        """Which questions are scored before and after a run."""
+        return "development" if self.development else "test"
+
     def setup(self, stage: str) -> None:
         """Load the questions, once.
 
@@ -166,7 +176,9 @@ class QuestionData(L.LightningDataModule):
         """
         if self.splits is not None:
             return
-        splits = self.source.splits(validation=self.validation, test=self.test, seed=self.seed)
+        splits = self.source.splits(
+            validation=self.validation, test=self.test, seed=self.seed, development=self.development
+        )
         for name in ("train", "validation", "test"):
             present = {q.domain for q in getattr(splits, name)}
             if missing := [d for d in self.domains if d not in present]:
@@ -187,9 +199,9 @@ class QuestionData(L.LightningDataModule):
         return self._evaluation(self.splits.validation)
 
     def test_dataloader(self) -> DataLoader[Question]:
-        """The questions that are reported."""
+        """The questions that are reported; or those that settings are chosen by."""
         assert self.splits is not None
-        return self._evaluation(self.splits.test)
+        return self._evaluation(getattr(self.splits, self.scored))
 
     def predict_dataloader(self) -> DataLoader[Question]:
         """As the test questions."""

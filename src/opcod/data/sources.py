@@ -6,7 +6,8 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from opcod.data.jsonl import read_questions
@@ -26,14 +27,16 @@ class Splits:
         train: What students are trained on.
         validation: What the gate's scores are measured on.
         test: What is reported.
+        development: What settings are chosen by; none where nobody asked for any.
     """
 
     train: list[Question]
     validation: list[Question]
     test: list[Question]
+    development: list[Question] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        assert_disjoint(train=self.train, validation=self.validation, test=self.test)
+        assert_disjoint(train=self.train, validation=self.validation, test=self.test, development=self.development)
 
 
 class QuestionSource(ABC):
@@ -42,13 +45,14 @@ class QuestionSource(ABC):
     domains: list[str]
 
     @abstractmethod
-    def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
+    def splits(self, *, validation: int, test: int | None, seed: int, development: int = 0) -> Splits:
         """The questions.
 
         Args:
             validation: Validation questions a domain.
             test: Test questions a domain; None takes all there are.
             seed: Of what is drawn or held out.
+            development: Development questions a domain.
 
         Raises:
             QuestionError: If a file is faulty, or a domain has too few questions.
@@ -110,14 +114,23 @@ class GeneratedScience(QuestionSource):
         chosen = self.families.get(domain) if families is None else families
         return generate(domain, count, seed=seed, split=split, levels=self.levels, families=chosen, without=without)
 
-    def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
-        """See `QuestionSource`; 200 test questions a domain where none are asked for."""
-        counts = {"train": self.train, "validation": validation, "test": 200 if test is None else test}
+    def splits(self, *, validation: int, test: int | None, seed: int, development: int = 0) -> Splits:
+        """See `QuestionSource`; 200 test questions a domain where none are asked for.
+
+        Development questions are those that are drawn next after the validation questions.
+        """
+        counts = {"train": self.train, "validation": validation + development, "test": 200 if test is None else test}
         drawn = {
-            split: [w.question for domain in self.domains for w in self._draw(domain, count, seed, split)]
+            split: {domain: [w.question for w in self._draw(domain, count, seed, split)] for domain in self.domains}
             for split, count in counts.items()
         }
-        return Splits(**drawn)
+        train, held, tests = (drawn[split].values() for split in counts)
+        return Splits(
+            list(chain(*train)),
+            validation=[q for questions in held for q in questions[:validation]],
+            test=list(chain(*tests)),
+            development=[q for questions in held for q in questions[validation:]],
+        )
 
     def worked(
         self,
@@ -154,10 +167,17 @@ class SciKnowEval(QuestionSource):
         self.hub_id = hub_id
         self.revision = revision
 
-    def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
-        """See `QuestionSource`; validation is held out of the published train split."""
+    def splits(self, *, validation: int, test: int | None, seed: int, development: int = 0) -> Splits:
+        """See `QuestionSource`; validation and development are held out of the published train split."""
         published = load_sciknoweval(self.domains, folder=self.folder, hub_id=self.hub_id, revision=self.revision)
-        return _held_out(published["train"], published["test"], validation=validation, test=test, seed=seed)
+        return _held_out(
+            published["train"],
+            published["test"],
+            validation=validation,
+            test=test,
+            seed=seed,
+            development=development,
+        )
 
 
 class JsonQuestions(QuestionSource):
@@ -176,11 +196,13 @@ class JsonQuestions(QuestionSource):
         self.test = test
         self.validation = validation
 
-    def splits(self, *, validation: int, test: int | None, seed: int) -> Splits:
-        """See `QuestionSource`."""
+    def splits(self, *, validation: int, test: int | None, seed: int, development: int = 0) -> Splits:
+        """See `QuestionSource`; development questions are held out of `train`."""
         train, tests = (read_questions(Path(p), domains=self.domains) for p in (self.train, self.test))
         given = None if self.validation is None else read_questions(self.validation, domains=self.domains)
-        return _held_out(train, tests, validation=validation, test=test, seed=seed, given=given)
+        return _held_out(
+            train, tests, validation=validation, test=test, seed=seed, development=development, given=given
+        )
 
 
 def _held_out(
@@ -190,6 +212,7 @@ def _held_out(
     validation: int,
     test: int | None,
     seed: int,
+    development: int,
     given: Sequence[Question] | None = None,
 ) -> Splits:
     """Disjoint splits out of published ones: leaks are dropped from train and reported."""
@@ -204,9 +227,10 @@ def _held_out(
         rest, held = hold_out(train, validation, seed)
     else:
         rest, held = list(train), []
+    rest, chosen_by = hold_out(rest, development, seed) if development else (rest, [])
     if test is not None:
         tests = _at_most(tests, test, seed)
-    return Splits(rest, held, list(tests))
+    return Splits(rest, held, list(tests), chosen_by)
 
 
 def _at_most(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
