@@ -69,6 +69,8 @@ def test_help_lists_all_commands(shown):
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_help_from_docstrings(command, shown):
     expected = {
+        "plan": "Tokens that a response is expected to take",
+        "solve": "what it holds is not solved again",
         "specialise": "Lessons in its own domain",
         "export": "The student's name",
         "diagnose": "Checkpoint of the students who give feedback",

@@ -59,6 +59,10 @@ def test_a_shown_command_is_accepted(command, tmp_path):
             assert isinstance(Built(cell.command).model, Students), cell.name
     elif command[0] == "specialise":
         assert isinstance(commands.Specialise(command[1:]).model, Specialist)
+    elif command[0] == "solve":
+        assert isinstance(commands.Solve(command[1:]).model, Specialist)
+    elif command[0] == "plan":
+        assert isinstance(commands.Planned(command[1:]).model, Students)
     else:
         assert isinstance(Built(command).model, Students)
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
     "reproduce": "run a grid of methods, pairs and seeds, or go on with it",
     "figures": "draw a grid's figures",
+    "solve": "write worked solutions for a specialist to learn from, a model's own where they are right",
     "specialise": "fine-tune one student on worked solutions and write its adapter",
     "export": "write a student of a checkpoint as an adapter or as merged weights",
 }
@@ -135,6 +136,8 @@ def _run(command: str, given: list[str]) -> None:
     keep_freed_memory()
     if command == "specialise":
         commands.specialise(given[1:])
+    elif command == "solve":
+        commands.solve(given[1:])
     elif command == "plan":
         commands.plan_run(given[1:])
     elif command == "diagnose":

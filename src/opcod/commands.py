@@ -16,6 +16,7 @@ from rich.console import Console
 
 from opcod import grid, plan
 from opcod.callbacks import BreakRateTable
+from opcod.callbacks.solutions import SolutionWriter
 from opcod.card import commit_of_checkout, model_card, title_of
 from opcod.checkpoint import load_checkpoint, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
@@ -208,26 +209,61 @@ def plan_run(arguments: Sequence[str]) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-class Specialise(Command):
-    """The arguments of `opcod specialise`."""
+class Lessons(Command):
+    """A command on one student: the arguments of `opcod solve` and `opcod specialise`.
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    Args:
+        arguments: What follows `opcod`.
+        name: The command's.
+        purpose: The command's, in a sentence.
+    """
+
+    def __init__(self, arguments: Sequence[str], name: str, purpose: str) -> None:
         super().__init__(
             Specialist,
             LessonData,
             args=list(arguments),
             run=False,
-            trainer_defaults={**DEFAULTS, "max_epochs": 3, "logger": _logger("specialise")},
+            trainer_defaults={**DEFAULTS, "max_epochs": 3, "logger": _logger(name)},
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
-                "prog": "opcod specialise",
-                "usage": "opcod specialise [-c CONFIG ...] --output FOLDER [options]",
-                "description": "Fine-tune one student on worked solutions and write its adapter.",
+                "prog": f"opcod {name}",
+                "usage": f"opcod {name} [-c CONFIG ...] --output PATH [options]",
+                "description": purpose,
                 "exit_on_error": False,
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
+
+
+class Solve(Lessons):
+    """The arguments of `opcod solve`: those of `opcod specialise`, and where the solutions go."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(arguments, "solve", "Write worked solutions for a specialist to learn from.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add where to write."""
+        super().add_arguments_to_parser(parser)
+        help = "JSONL file of the solved questions, for `--data.solutions`; what it holds is not solved again."
+        parser.add_argument("--output", type=str, required=True, help=help)
+        parser.link_arguments("output", "data.solutions")
+
+
+def solve(arguments: Sequence[str]) -> None:
+    """Find worked solutions to the training questions and write them to a file."""
+    command = Solve(arguments)
+    command.trainer.callbacks.append(SolutionWriter(Path(command.config.output)))  # type: ignore[attr-defined]
+    command.trainer.predict(command.model, command.datamodule, return_predictions=False)
+
+
+class Specialise(Lessons):
+    """The arguments of `opcod specialise`."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        purpose = "Fine-tune one student on worked solutions and write its adapter."
+        super().__init__(arguments, "specialise", purpose)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where to write, and what to resume from."""

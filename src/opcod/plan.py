@@ -164,7 +164,6 @@ def plan(
         response=min(response or limits.response, limits.response),
         feedback=min(feedback or limits.feedback, limits.feedback),
     )
-    tests = 200 if data.test is None else data.test
     planned = Plan(device, limits, expected, 2 * data.steps * rounds, (rounds + 1, 2), notes=notes)
     peers = _peers(model, device)
     planned.standing = dict(_standing(peers, device))
@@ -176,8 +175,8 @@ def plan(
         quiet, silent = (whole, work) if name == "rollout" else (of(_silent(limits)), of(_silent(expected)))
         planned.parts.append(Part(name, max(whole.peak, quiet.peak), work, silent))
     memory, question = _scoring(model, tutee, data.evaluation_batch_size, limits, expected)
-    for name, questions in (("validation", data.validation), ("test", tests)):
-        work = question.times(questions * len(data.domains) * len(peers))
+    for name in ("validation", data.scored):
+        work = question.times(len(getattr(data.splits, name)) * len(peers))
         planned.scored.append(Part(name, memory, work, work))
     return planned
 

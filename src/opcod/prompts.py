@@ -22,6 +22,10 @@ _LETTER_ALONE = "the letter of the one correct option alone, and nothing else."
 _NUMBER_ALONE = "the number alone, in the unit asked for, and nothing else."
 _REQUEST = "Reason step by step, then answer."
 _TEACHER_REQUEST = "Now solve the original question correctly. Reason step by step, then answer."
+_KEYED_REQUEST = (
+    "Write the reasoning that leads there step by step, as if you had found it yourself and nobody had told you, "
+    "then that answer."
+)
 _SOLUTION_HEADING = "A correct solution:"
 _FEEDBACK_HEADING = "Feedback on an attempt at this question:"
 
@@ -52,6 +56,16 @@ def format_question(question: Question) -> str:
 def student_messages(question: Question) -> list[Message]:
     """The plain prompt, to which a student's responses are sampled and distilled (section 1, Prompts)."""
     return _chat(question, [format_question(question), _REQUEST])
+
+
+def keyed_messages(question: Question) -> list[Message]:
+    """The prompt for a worked solution whose writer is shown the key, for a specialist to learn from."""
+    key = (
+        question.answer
+        if question.numeric
+        else f"{question.answer}. {question.options[question.labels.index(question.answer)]}"
+    )
+    return _chat(question, [format_question(question), f"The correct answer is: {key}", _KEYED_REQUEST])
 
 
 def teacher_messages(question: Question, solution: str | None, feedback: str | None) -> list[Message]:

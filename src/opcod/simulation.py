@@ -231,10 +231,14 @@ class SimulatedBase(SharedBase):
 def _fused_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
 ) -> tuple[Tensor, None]:
-    repeats = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
+    batch, heads, queries, size = query.shape
+    shared = key.shape[1]
+    if queries == 1:  # decoding: the queries of a key-value head side by side, as transformers packs them
+        query = query.reshape(batch, shared, heads // shared, size)
+    else:
+        key, value = (x.repeat_interleave(heads // shared, 1) for x in (key, value))
     attended = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
-    return attended.transpose(1, 2).contiguous(), None
+    return attended.reshape(batch, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(FUSED, _fused_attention)

@@ -25,6 +25,7 @@ from opcod.peers import Lora, SharedBase, read_adapter
 from opcod.prompts import student_messages
 from opcod.rollout import Sampling, seed_of
 from opcod.scoring import Scored, response_hidden, response_tokens, token_batches
+from opcod.solving import Solved, Solving, solve
 from opcod.specialists import adapter_folder
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Specialist(L.LightningModule):
         checkpoint_activations: Recompute activations in the backward pass; slower, much less memory.
         samples: k, responses a question when it is scored.
         evaluation: How these are sampled.
+        solving: How worked solutions are found (`opcod solve`).
         prompt_limit: Longest prompt, in tokens.
         seed: Of the fresh adapter and of evaluation.
     """
@@ -62,6 +64,7 @@ class Specialist(L.LightningModule):
         checkpoint_activations: bool = False,
         samples: int = 4,
         evaluation: Sampling = Sampling(temperature=0.6, top_p=0.95),
+        solving: Solving = Solving(),
         prompt_limit: int = 2048,
         seed: int = 0,
     ) -> None:
@@ -75,6 +78,7 @@ class Specialist(L.LightningModule):
         self.checkpoint_activations = checkpoint_activations
         self.samples = samples
         self.evaluation = evaluation
+        self.solving = solving
         self.prompt_limit = prompt_limit
         self.seed = seed
         self.guard = UpdateGuard()
@@ -147,6 +151,13 @@ class Specialist(L.LightningModule):
         """Log the scores on all domains."""
         self.log_dict(flatten(self.board.compute(), "validation"), batch_size=1)
         self.board.reset()
+
+    def predict_step(self, batch: list[Question], batch_idx: int) -> list[Solved]:
+        """Find worked solutions to a batch of questions."""
+        assert self.model is not None
+        key = (self.seed, "solve", STUDENT)
+        with self.model.sampling(STUDENT):
+            return solve(self.model, self.chat, batch, self.solving, prompt_limit=self.prompt_limit, key=key)
 
     def state(self) -> dict[str, Tensor]:
         """The adapter's tensors under peft's names, on the CPU."""

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from rich.console import Console
-from toy import SCORES, ToyRounds, run, table_of
+from toy import SCORES, ToyData, ToyRounds, run, table_of
 
 from opcod.callbacks import OutcomeTable, RoundCheckpoint
 from opcod.callbacks.outcome import RunOutcome, outcome_json, outcome_lines, outcome_table
@@ -148,3 +148,10 @@ def test_a_run_that_dies_reports_no_success(tmp_path, capsys):
         run(tmp_path, OutcomeTable(), module=ToyRounds(die_after=(1, 0, 0)))
     assert "improvement" not in capsys.readouterr().out
     assert not (tmp_path / "outcome.json").exists()
+
+
+def test_a_run_on_development_questions_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ToyData, "scored", "development", raising=False)
+    run(tmp_path, OutcomeTable())
+    assert json.loads((tmp_path / "outcome.json").read_text())["questions"] == "development"
+    assert "scoring the development questions before the first round" in capsys.readouterr().out

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import lightning as L
@@ -12,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from opcod.data.lessons import Lesson, LessonMix, fiction_lessons, half_known_lessons, lessons
 from opcod.data.questions import Question, QuestionError
-from opcod.data.sources import QuestionSource, Splits
+from opcod.data.science import WorkedQuestion
+from opcod.data.sources import QuestionSource, Splits, with_solutions
 
 T = TypeVar("T")
 
@@ -224,6 +226,7 @@ class LessonData(L.LightningDataModule):
             questions by a typical mistake.
         fiction_lessons: Lessons on made-up things, to answer by a rule that only f states.
         specialties: Domain -> families of questions that only the specialist of this domain is taught wholly.
+        solutions: File of worked solutions that `opcod solve` wrote; by default the questions' own are taught.
         mix: Shares of lessons that are not plain solving.
         batch_size: Lessons a step.
         validation: Validation questions a domain.
@@ -240,6 +243,7 @@ class LessonData(L.LightningDataModule):
         half_known_lessons: int = 0,
         fiction_lessons: int = 0,
         specialties: dict[str, list[str]] | None = None,
+        solutions: str | None = None,
         mix: LessonMix = LessonMix(),
         batch_size: int = 16,
         validation: int = 30,
@@ -258,27 +262,57 @@ class LessonData(L.LightningDataModule):
         self.half_known_lessons = half_known_lessons
         self.fiction_lessons = fiction_lessons
         self.specialties = specialties or {}
+        self.solutions = solutions
         self.mix = mix
         self.batch_size = batch_size
         self.validation = validation
         self.seed = seed
 
     def setup(self, stage: str) -> None:
-        """Make the lessons and load the validation questions."""
+        """Make the lessons and load the validation questions; or the questions that are to be solved.
+
+        Raises:
+            QuestionError: If a file is faulty, or there is nothing to learn from.
+        """
+        if stage == "predict":
+            self.unsolved = self._to_solve()
+            return
         made: list[Lesson] = []
         for domain in self.source.domains:
-            at_home = domain == self.home
-            unknown = [] if at_home else self.specialties.get(domain, [])
-            if count := self.home_lessons if at_home else self.other_lessons:
-                worked = self.source.worked(domain, count, seed=self.seed, without=unknown)
+            unknown = [] if domain == self.home else self.specialties.get(domain, [])
+            if count := self._count(domain):
+                worked = self._worked(domain, count, without=unknown)
                 made += lessons(worked, self.mix, home=self.home, peers=self.peers, seed=self.seed)
             if unknown and self.half_known_lessons:
-                worked = self.source.worked(domain, self.half_known_lessons, seed=self.seed, families=unknown)
+                worked = self._worked(domain, self.half_known_lessons, families=unknown)
                 made += half_known_lessons(worked, seed=self.seed)
         made += fiction_lessons(self.fiction_lessons, seed=self.seed)
         random.Random(f"{self.seed} lessons {self.home}").shuffle(made)
         self.lessons = made
         self.questions = self.source.splits(validation=self.validation, test=1, seed=self.seed).validation
+
+    def _count(self, domain: str) -> int:
+        """Lessons in solving a domain's questions."""
+        return self.home_lessons if domain == self.home else self.other_lessons
+
+    def _worked(self, domain: str, count: int, **which: Any) -> list[WorkedQuestion]:
+        return self.source.worked(
+            domain, count, seed=self.seed, held_out=self.validation, solutions=self.solutions, **which
+        )
+
+    def _to_solve(self) -> list[Question]:
+        """The training questions that lessons would be made of, but for those that the file has solutions to."""
+        wanted: list[Question] = []
+        for domain in self.source.domains:
+            known = self.source.to_solve(domain, seed=self.seed, held_out=self.validation)
+            wanted += [replace(q, solution=None) for q in known[: self._count(domain)]]
+        if self.solutions is not None and Path(self.solutions).exists():
+            wanted = with_solutions(wanted, Path(self.solutions))
+        return [q for q in wanted if q.solution is None]
+
+    def predict_dataloader(self) -> DataLoader[Question]:
+        """The questions that are to be solved."""
+        return DataLoader(self.unsolved, batch_size=self.batch_size, collate_fn=_as_is)  # type: ignore[arg-type]
 
     def train_dataloader(self) -> DataLoader[Lesson]:
         """The lessons, in an order of their own for the seed."""

@@ -6,12 +6,12 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from opcod.data.jsonl import read_questions
-from opcod.data.questions import Question, QuestionError
+from opcod.data.questions import Question, QuestionError, content_key
 from opcod.data.science import Attempted, WorkedQuestion, generate
 from opcod.data.sciknoweval import load_sciknoweval
 from opcod.data.splits import assert_disjoint, drop_leaks, hold_out
@@ -66,17 +66,60 @@ class QuestionSource(ABC):
         seed: int,
         families: Collection[str] | None = None,
         without: Collection[str] = (),
+        held_out: int = 0,
+        solutions: str | None = None,
     ) -> list[WorkedQuestion]:
-        """Training questions of `domain` with worked solutions: only of `families`, if given, and none of `without`."""
-        train = self.splits(validation=0, test=None, seed=seed).train
-        known = [q for q in train if q.domain == domain and (families is None or q.family in families)]
+        """Training questions of `domain` with worked solutions.
+
+        Args:
+            domain: One of the source's.
+            count: At most so many.
+            seed: Of what is drawn or held out.
+            families: Only questions of these families.
+            without: And none of these.
+            held_out: Validation questions a domain, which are none of them.
+            solutions: File that `opcod solve` wrote; by default the solutions are the questions' own.
+
+        Raises:
+            QuestionError: If none has a solution, or the file is faulty.
+        """
+        train = self.to_solve(domain, seed=seed, held_out=held_out)
+        if solutions is not None:
+            train = with_solutions(train, Path(solutions))
+        known = [q for q in train if families is None or q.family in families]
         solved = [q for q in known if q.solution is not None and q.family not in without]
         if not solved:
             raise QuestionError(
                 f"no {domain} question has a worked solution to learn from; give training questions a `solution` "
-                "in the response format"
+                "in the response format, or let `opcod solve` find some"
             )
         return [WorkedQuestion(q, Attempted(q.solution or "", "")) for q in solved[:count]]
+
+    def to_solve(self, domain: str, *, seed: int, held_out: int) -> list[Question]:
+        """All training questions of `domain`."""
+        train = self.splits(validation=held_out, test=1, seed=seed).train
+        return [q for q in train if q.domain == domain]
+
+
+def with_solutions(questions: Sequence[Question], path: Path) -> list[Question]:
+    """The questions, with the worked solutions that stand in a file under their ids in place of their own.
+
+    What the file holds of other questions is passed over: those may be held out.
+
+    Raises:
+        QuestionError: If the file is faulty, or an id is another question's there.
+    """
+    written = {q.id: q for q in read_questions(path)}
+    taken = []
+    for question in questions:
+        other = written.get(question.id)
+        if other is not None and content_key(other) != content_key(question):
+            raise QuestionError(
+                f"{path}: {question.id!r} is another question than the source's: it was written for other questions "
+                "or another seed; solve these anew"
+            )
+        taken.append(replace(question, solution=None if other is None else other.solution))
+    return taken
 
 
 class GeneratedScience(QuestionSource):
@@ -140,9 +183,15 @@ class GeneratedScience(QuestionSource):
         seed: int,
         families: Collection[str] | None = None,
         without: Collection[str] = (),
+        held_out: int = 0,
+        solutions: str | None = None,
     ) -> list[WorkedQuestion]:
-        """See `QuestionSource`; also with typical mistakes and the feedback on them."""
-        return self._draw(domain, count, seed, "train", families, without)
+        """See `QuestionSource`; also with typical mistakes and the feedback on them, where no file is given."""
+        if solutions is None:
+            return self._draw(domain, count, seed, "train", families, without)
+        return super().worked(
+            domain, count, seed=seed, families=families, without=without, held_out=held_out, solutions=solutions
+        )
 
 
 class SciKnowEval(QuestionSource):

@@ -1,0 +1,65 @@
+"""Sources: a development split to choose settings by, apart from all others."""
+
+import pytest
+from test_sciknoweval import PUBLISHED, needs_published
+
+from opcod.data.datamodule import QuestionData
+from opcod.data.jsonl import write_questions
+from opcod.data.questions import Question
+from opcod.data.sources import GeneratedScience, JsonQuestions, SciKnowEval
+from opcod.data.splits import count_domains
+
+DOMAINS = ["physics", "chemistry"]
+
+
+def generated(tmp_path):
+    return GeneratedScience(DOMAINS, levels=[1], train=6)
+
+
+def from_files(tmp_path):
+    def questions(kind, count):
+        return [Question(f"{kind}-{d}-{i}", d, f"{kind} {d} {i}?", (), str(i)) for d in DOMAINS for i in range(count)]
+
+    write_questions(tmp_path / "train.jsonl", questions("train", 9))
+    write_questions(tmp_path / "test.jsonl", questions("test", 2))
+    return JsonQuestions(DOMAINS, str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl"))
+
+
+@pytest.mark.parametrize("source", [generated, from_files])
+def test_development_questions_change_no_other_split_but_train(source, tmp_path):
+    made = source(tmp_path)
+    without = made.splits(validation=3, test=2, seed=0)
+    with_some = made.splits(validation=3, test=2, seed=0, development=2)
+    assert without.development == []
+    assert count_domains(with_some.development) == dict.fromkeys(DOMAINS, 2)
+    assert with_some.validation == without.validation
+    assert with_some.test == without.test
+    assert {q.id for q in with_some.train} <= {q.id for q in without.train}  # `Splits` refuses what is shared
+
+
+@pytest.mark.parametrize(("development", "scored", "count"), [(0, "test", 4), (2, "development", 2)])
+def test_where_there_are_development_questions_nobody_sees_the_test(development, scored, count):
+    data = QuestionData(generated(None), batch_size=2, validation=3, test=4, development=development)
+    data.setup("fit")
+    assert data.scored == scored
+    shown = [q for batch in data.test_dataloader() for q in batch]
+    assert shown == getattr(data.splits, scored)
+    assert count_domains(shown) == dict.fromkeys(DOMAINS, count)
+
+
+def test_a_negative_number_of_development_questions_is_refused():
+    with pytest.raises(ValueError, match="development is -1"):
+        QuestionData(generated(None), development=-1)
+
+
+@needs_published
+def test_a_specialist_is_not_taught_what_its_pair_is_scored_on():
+    """Whatever other domains stand beside it, and whether some of it is held out for development."""
+    pair = SciKnowEval(["physics", "chemistry"], folder=str(PUBLISHED))
+    splits = pair.splits(validation=20, test=None, seed=0, development=10)
+    taught = SciKnowEval(["physics", "chemistry", "materials"], folder=str(PUBLISHED)).to_solve(
+        "physics", seed=0, held_out=30
+    )
+    scored = [q for q in (*splits.validation, *splits.development, *splits.test) if q.domain == "physics"]
+    assert {q.id for q in taught}.isdisjoint(q.id for q in scored)
+    assert len(taught) > 500
