@@ -43,6 +43,23 @@ def test_a_cell_goes_on_from_its_newest_checkpoint_and_is_finished_with_its_outc
     assert cell.finished is None
     (cell.folder / "version_10" / "outcome.json").touch()
     assert cell.finished == cell.folder / "version_10"
+    assert cell.done
+
+
+def test_a_cell_is_done_once_both_of_its_ends_are_measured(tmp_path):
+    cell = small(measured={"opcod": ["--data.validation=7"]}).cells(tmp_path)[0]
+    (cell.folder / "version_0" / "checkpoints").mkdir(parents=True)
+    (cell.folder / "version_0" / "checkpoints" / "last.ckpt").touch()
+    (cell.folder / "version_0" / "outcome.json").touch()
+    assert cell.unmeasured == ["initial", "final"]
+    assert f"--ckpt_path={cell.checkpoint}" in cell.measuring("final")
+    assert not any("ckpt_path" in argument for argument in cell.measuring("initial"))
+    assert "--data.validation=7" in cell.measuring("initial")
+    for end in ("initial", "final"):
+        assert not cell.done
+        (cell.folder / end / "version_0").mkdir(parents=True)
+        (cell.folder / end / "version_0" / "diagnosis.json").touch()
+    assert cell.done
 
 
 @pytest.mark.parametrize(
@@ -58,7 +75,9 @@ def test_the_cost_is_said_beforehand(minutes, said, tmp_path):
     assert said in cost(grid, grid.cells(tmp_path))
 
 
-@pytest.mark.parametrize("changes", [{"seeds": []}, {"pairs": {}}, {"methods": {}}, {"minutes": {"sdpo": 3}}])
+@pytest.mark.parametrize(
+    "changes", [{"seeds": []}, {"pairs": {}}, {"methods": {}}, {"minutes": {"sdpo": 3}}, {"measured": {"sdpo": []}}]
+)
 def test_an_empty_or_inconsistent_grid_is_refused(changes):
     with pytest.raises(ValueError, match="grid"):
         small(**changes)
@@ -72,6 +91,7 @@ def grid_file(tiny_folder, tmp_path):
     """A grid of two runs of the tiny model."""
     (tmp_path / "run.yaml").write_text(json.dumps(run_config(tiny_folder)))
     grid = {"common": [str(tmp_path / "run.yaml")], "pairs": {"p": []}, "methods": METHODS, "seeds": [3]}
+    grid["measured"] = {"opcod": ["--data.validation=2"]}
     (tmp_path / "grid.yaml").write_text(json.dumps(grid))
     return tmp_path / "grid.yaml"
 
@@ -100,7 +120,7 @@ def test_a_grid_that_was_killed_comes_to_the_same_figures(grid_file, tmp_path, c
     cli.main(arguments(grid_file, killed))
     assert "1/2 p opcod seed 3 goes on" in capsys.readouterr().out
     cli.main(arguments(grid_file, whole))
-    for name in ("scores", "answers", "rounds"):
+    for name in ("scores", "answers", "rounds", "teacher_gaps", "break_rates"):
         assert (killed / f"{name}.csv").read_text() == (whole / f"{name}.csv").read_text(), name
     timed = ("seconds", "tokens_per_second")
     one, other = ([r for r in table(f / "steps.csv") if not r["name"].startswith(timed)] for f in (killed, whole))
@@ -108,6 +128,10 @@ def test_a_grid_that_was_killed_comes_to_the_same_figures(grid_file, tmp_path, c
     assert len(table(whole / "answers.csv")) == 2 * 2 * 2 * 2 * 3  # methods, ends, students, domains, questions
     assert {r["round"] for r in table(whole / "rounds.csv")} == {"0", "1", "2"}
     assert {r["step"] for r in one} == {str(step) for step in range(8)}
+    gaps, rates = table(whole / "teacher_gaps.csv"), table(whole / "break_rates.csv")
+    assert len(gaps) == 2 * 2 * 2 * 4  # ends, students, domains, what is shown
+    assert {int(r["count"]) for r in gaps if r["shown"] == "nothing"} == {2 * 4}
+    assert len(rates) == 2 * 2 * 3 * 5  # ends, directions, domains and all, difficulties
 
     before = (whole / "p" / "grpo" / "seed-3" / "version_0" / "outcome.json").stat().st_mtime_ns
     capsys.readouterr()

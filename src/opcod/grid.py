@@ -1,28 +1,22 @@
 """A grid of runs, methods x pairs x seeds: one process a cell, gone on with where it stopped, collected as tidy CSV.
 
 `<output>/<pair>/<method>/seed-<n>/version_<i>` is a run's folder. A cell is finished once one of its versions has an
-`outcome.json`; it is never run again.
+`outcome.json`; it is never run again. What else is measured of its students lies in `initial/` and `final/`.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from opcod import comparison
-from opcod.callbacks import outcome
-from opcod.callbacks.checkpoints import whole, write_whole
+from opcod.callbacks import break_rates, outcome
+from opcod.collection import ENDS, collect
 
-Row = dict[str, Any]
 LAST = Path("checkpoints") / "last.ckpt"
-SCORES = ("avg", "stderr", "format", "count")
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,8 @@ class Grid:
         seeds: Of every pair and method.
         minutes: Method -> what a cell took, as measured where `machine` says.
         machine: Where.
+        measured: Methods whose runs' teacher gaps, break and rescue rates are measured too, at both ends -> options
+            for that, such as more validation questions.
     """
 
     common: list[str]
@@ -44,17 +40,26 @@ class Grid:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     minutes: dict[str, float] = field(default_factory=dict)
     machine: str = "an unknown machine"
+    measured: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.pairs and self.methods and self.seeds):
             raise ValueError("the grid is empty: give at least one pair, one method and one seed")
-        if unknown := self.minutes.keys() - self.methods.keys():
-            raise ValueError(f"minutes are given of {', '.join(sorted(unknown))}, which is no method of the grid")
+        for name, methods in (("minutes", self.minutes), ("measured", self.measured)):
+            if unknown := set(methods) - self.methods.keys():
+                raise ValueError(f"{name} names {', '.join(sorted(unknown))}, which is no method of the grid")
 
     def cells(self, output: Path) -> list[Cell]:
         """All cells, seed by seed, so that a grid that is stopped early has compared all methods."""
         return [
-            Cell(pair, method, seed, output / pair / method / f"seed-{seed}", (*self.common, *at, *how))
+            Cell(
+                pair,
+                method,
+                seed,
+                output / pair / method / f"seed-{seed}",
+                (*self.common, *at, *how),
+                measured=tuple(self.measured[method]) if method in self.measured else None,
+            )
             for seed in self.seeds
             for pair, at in self.pairs.items()
             for method, how in self.methods.items()
@@ -71,6 +76,7 @@ class Cell:
         seed: Of every draw.
         folder: Of its versions.
         given: Config files and options.
+        measured: Options with which more than its scores is measured at both ends; None where it is not.
     """
 
     pair: str
@@ -78,6 +84,7 @@ class Cell:
     seed: int
     folder: Path
     given: tuple[str, ...]
+    measured: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +97,20 @@ class Cell:
         return next((v for v in self.versions if (v / outcome.NAME).is_file()), None)
 
     @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.finished is not None and not self.unmeasured
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """The ends that are still to be measured."""
+        return [end for end in ENDS if self.measured is not None and self.measurement(end) is None]
+
+    def measurement(self, end: str) -> Path | None:
+        """The folder in which an end was measured."""
+        return next((v for v in versions(self.folder / end) if (v / break_rates.NAME).is_file()), None)
+
+    @property
     def checkpoint(self) -> Path | None:
         """Where a stopped run goes on."""
         return next((v / LAST for v in self.versions if (v / LAST).exists()), None)
@@ -97,15 +118,31 @@ class Cell:
     @property
     def versions(self) -> list[Path]:
         """The run's folders, the newest first."""
-        return sorted(self.folder.glob("version_*"), key=lambda v: int(v.name.removeprefix("version_")), reverse=True)
+        return versions(self.folder)
 
     @property
     def command(self) -> list[str]:
-        """What follows `opcod`."""
+        """What follows `opcod`, to run it or go on with it."""
+        return ["fit", *self._arguments(self.folder), *_from(self.checkpoint)]
+
+    def measuring(self, end: str) -> list[str]:
+        """What follows `opcod`, to measure the students as they were at the start, or are at the end."""
+        callbacks = ["--trainer.callbacks=TeacherGapTable", "--trainer.callbacks+=BreakRateTable"]
+        students = _from(None if end == "initial" else self.checkpoint)
+        return ["validate", *self._arguments(self.folder / end), *callbacks, *(self.measured or ()), *students]
+
+    def _arguments(self, folder: Path) -> list[str]:
         arguments = [part for given in self.given for part in ([given] if given.startswith("--") else ["-c", given])]
-        arguments += ["--seed_everything", str(self.seed), f"--trainer.logger.init_args.save_dir={self.folder}"]
-        resumed = self.checkpoint
-        return ["fit", *arguments, *([f"--ckpt_path={resumed}"] if resumed else [])]
+        return [*arguments, "--seed_everything", str(self.seed), f"--trainer.logger.init_args.save_dir={folder}"]
+
+
+def versions(folder: Path) -> list[Path]:
+    """A run's folders, the newest first."""
+    return sorted(folder.glob("version_*"), key=lambda v: int(v.name.removeprefix("version_")), reverse=True)
+
+
+def _from(checkpoint: Path | None) -> list[str]:
+    return [f"--ckpt_path={checkpoint}"] if checkpoint else []
 
 
 def run(grid: Grid, output: Path, *, dry: bool = False) -> None:
@@ -120,23 +157,35 @@ def run(grid: Grid, output: Path, *, dry: bool = False) -> None:
         RuntimeError: If a run fails; what is finished stays.
     """
     cells = grid.cells(output)
-    open_cells = [cell for cell in cells if cell.finished is None]
+    open_cells = [cell for cell in cells if not cell.done]
     print(f"{len(cells)} runs, {len(cells) - len(open_cells)} of them finished. {cost(grid, open_cells)}", flush=True)
     if dry:
         return
     if not open_cells:
-        collect(grid, output)
+        collect(cells, output)
     for number, cell in enumerate(open_cells, start=1):
         goes_on = " goes on" if cell.checkpoint else ""
         print(f"{number}/{len(open_cells)} {cell.name}{goes_on}", flush=True)
-        cell.folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        with (cell.folder / "log.txt").open("a", encoding="utf-8") as log:
-            done = subprocess.run([sys.executable, "-m", "opcod.cli", *cell.command], stdout=log, stderr=log)
-        if done.returncode:
-            raise RuntimeError(f"{cell.name} failed with status {done.returncode}: see {cell.folder / 'log.txt'}")
+        if cell.finished is None:
+            _opcod(cell, cell.command)
+        for end in cell.unmeasured:
+            _opcod(cell, cell.measuring(end))
         print(f"  {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
-        collect(grid, output)
+        collect(cells, output)
+
+
+def _opcod(cell: Cell, command: Sequence[str]) -> None:
+    """Run a command of a cell's in a process of its own.
+
+    Raises:
+        RuntimeError: If it fails.
+    """
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    with (cell.folder / "log.txt").open("a", encoding="utf-8") as log:
+        done = subprocess.run([sys.executable, "-m", "opcod.cli", *command], stdout=log, stderr=log)
+    if done.returncode:
+        raise RuntimeError(f"{cell.name} failed with status {done.returncode}: see {cell.folder / 'log.txt'}")
 
 
 def cost(grid: Grid, cells: Sequence[Cell]) -> str:
@@ -149,76 +198,3 @@ def cost(grid: Grid, cells: Sequence[Cell]) -> str:
     rest = len(cells) - len(known)
     unknown = f", and {rest} of unknown length" if rest else ""
     return f"The others take about {sum(known) / 60:.1f} hours on {grid.machine}{unknown}."
-
-
-def collect(grid: Grid, output: Path) -> None:
-    """Write `scores.csv`, `answers.csv`, `rounds.csv`, `steps.csv` and `tables.md` of all finished cells."""
-    finished = [(cell, version) for cell in grid.cells(output) if (version := cell.finished)]
-    tables: Mapping[str, Iterable[Row]] = {
-        "scores": (row for cell, version in finished for row in _scores(cell, version)),
-        "answers": (row for cell, version in finished for row in _answers(cell, version)),
-        "rounds": (row for cell, version in finished for row in _metrics(cell, version, "round")),
-        "steps": (row for cell, version in finished for row in _metrics(cell, version, "step")),
-    }
-    for name, rows in tables.items():
-        _write(output / f"{name}.csv", list(rows))
-    if finished:
-        write_whole(output / "tables.md", comparison.tables(comparison.read_answers(output / "answers.csv")))
-
-
-def _of(cell: Cell) -> Row:
-    return {"pair": cell.pair, "method": cell.method, "seed": cell.seed}
-
-
-def _scores(cell: Cell, version: Path) -> Iterator[Row]:
-    """Initial and final figures of every student and domain."""
-    kept = json.loads((version / outcome.NAME).read_text(encoding="utf-8"))
-    for end in ("initial", "final"):
-        for student, domains in kept[end].items():
-            for domain, figures in domains.items():
-                row = {"end": end, "student": student, "domain": domain}
-                yield _of(cell) | row | {name: figures[name] for name in SCORES}
-
-
-def _answers(cell: Cell, version: Path) -> Iterator[Row]:
-    """Of every test question the share of right responses."""
-    with (version / outcome.ANSWERS).open(encoding="utf-8", newline="") as file:
-        yield from (_of(cell) | row for row in csv.DictReader(file))
-
-
-def _metrics(cell: Cell, last: Path, per: str) -> Iterator[Row]:
-    """What was logged, one row a figure: after so many rounds (`validation`, `gate`, `feedback`), or at a step.
-
-    A run that was stopped is spread over its versions; what a later one logged again counts.
-    """
-    found: dict[tuple[int, str], float] = {}
-    for version in reversed(cell.versions):
-        if (path := version / "metrics.csv").is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    found |= {(place, name): value for name, place, value in _figures(row, per)}
-        if version == last:
-            break
-    for (place, name), value in sorted(found.items()):
-        yield _of(cell) | {per: place, "name": name, "value": value}
-
-
-def _figures(row: Mapping[str, str], per: str) -> Iterator[tuple[str, int, float]]:
-    """Name, place and value of what a row of `metrics.csv` tells per round, or per step."""
-    for name, value in row.items():
-        kind = name.split("/")[0]
-        if not value or name in ("epoch", "step", "round", "rounds", "phase", "phase_step"):
-            continue
-        if kind in ("validation", "gate", "feedback"):
-            if per == "round":
-                yield name, int(float(row["rounds"])), float(value)
-        elif per == "step":
-            yield name, int(row["step"]), float(value)
-
-
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -24,6 +24,14 @@ STYLE: Any = {
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
 }
+PUBLISHED_BREAK_RATES = {
+    "all": (2.77, 6.53),
+    "easiest": (1.13, 4.75),
+    "easy": (2.35, 5.54),
+    "hard": (5.42, 13.73),
+    "hardest": (13.79, 21.88),
+}
+"""Difficulty -> per cent with a cognizant and with an incognizant tutor (arXiv 2606.14368)."""
 Tables = dict[str, pd.DataFrame]
 """Name of a CSV file -> its rows."""
 
@@ -48,10 +56,10 @@ def draw(folder: Path, output: Path) -> list[Path]:
     written = []
     with matplotlib.rc_context(STYLE):
         for name, (needs, make) in FIGURES.items():
-            if needs not in tables:
+            if not tables.keys() >= set(needs):
                 continue
-            for pair, of_pair in tables[needs].groupby("pair", sort=False):
-                if (figure := make(of_pair)) is not None:
+            for pair in tables[needs[0]]["pair"].unique():
+                if (figure := make(*(tables[n][tables[n]["pair"] == pair] for n in needs))) is not None:
                     written += _save(figure, output / f"{pair}-{name}")
     return written
 
@@ -137,6 +145,49 @@ def seconds(steps: pd.DataFrame) -> Figure:
     return _stacked(bars, "seconds a step")
 
 
+def broken(rates: pd.DataFrame) -> Figure:
+    """Break and rescue rate by difficulty, with cognizant and with incognizant tutors; all runs and ends together."""
+    here = rates[rates["domain"] == "all"]
+    difficulties = list(here["difficulty"].unique())
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.0))
+    for axis, (name, of) in zip(axes, (("break", "right"), ("rescue", "wrong")), strict=True):
+        for place, (cognizant, colour) in enumerate(zip((True, False), COLOURS, strict=False)):
+            rows = here[here["cognizant"] == cognizant].assign(turned=lambda r, n=name, o=of: r[n].fillna(0) * r[o])
+            sums = rows.groupby("difficulty")[["turned", of]].sum().reindex(difficulties, fill_value=0)
+            shares = 100 * sums["turned"] / sums[of].where(sums[of] > 0)
+            at = [i + 0.4 * place - 0.2 for i in range(len(difficulties))]
+            label = "cognizant tutor" if cognizant else "incognizant tutor"
+            bars = axis.bar(at, shares.fillna(0), 0.38, color=colour, label=label)
+            axis.bar_label(bars, [f"of {n:.0f}" for n in sums[of]], fontsize=6)
+            if name == "break":
+                axis.plot(at, [PUBLISHED_BREAK_RATES[d][place] for d in difficulties], "k_", markersize=12)
+        axis.set_xticks(range(len(difficulties)), difficulties)
+        axis.set_ylabel(f"{name} rate, %")
+    axes[0].plot([], [], "k_", label="published")
+    axes[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure:
+    """What there was to learn from s and f at the start, and what was learned: one dot a seed, student and domain."""
+    key = ["method", "seed", "student", "domain"]
+    at_start = gaps[(gaps["end"] == "initial") & (gaps["shown"] == "s and f")].set_index(key)
+    ends = scores.pivot_table(index=key, columns="end", values="avg")
+    dots = pd.DataFrame(
+        {"gap": 100 * (at_start["as_teacher"] - at_start["alone"]), "gain": 100 * (ends["final"] - ends["initial"])}
+    ).dropna()
+    figure, axis = plt.subplots(figsize=(4.6, 3.4))
+    groups = dots.groupby(["student", "domain"], sort=False)
+    for ((student, domain), here), colour in zip(groups, cycle(COLOURS), strict=False):
+        axis.plot(here["gap"], here["gain"], "o", color=colour, label=f"{student} on {domain}")
+    axis.axhline(0, color="grey", linewidth=0.8)
+    axis.axvline(0, color="grey", linewidth=0.8)
+    axis.set_xlabel("teacher gap before training, shown s and f, points")
+    axis.set_ylabel("gain on the test questions, points")
+    axis.legend(fontsize=7, frameon=False)
+    return figure
+
+
 def _stacked(bars: pd.DataFrame, label: str) -> Figure:
     """A horizontal bar a row, cut into its columns."""
     figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.35 * len(bars)))
@@ -150,10 +201,12 @@ def _stacked(bars: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure | None]]] = {
-    "gains": ("scores", gains),
-    "trajectories": ("rounds", trajectories),
-    "outcomes": ("rounds", outcomes),
-    "seconds": ("steps", seconds),
+FIGURES: dict[str, tuple[tuple[str, ...], Callable[..., Figure | None]]] = {
+    "gains": (("scores",), gains),
+    "trajectories": (("rounds",), trajectories),
+    "outcomes": (("rounds",), outcomes),
+    "seconds": (("steps",), seconds),
+    "break-rates": (("break_rates",), broken),
+    "gaps-and-gains": (("teacher_gaps", "scores"), gap_and_gain),
 }
-"""Name -> the CSV file it is drawn from, and how."""
+"""Name -> the CSV files it is drawn from, and how."""
