@@ -124,7 +124,17 @@ def _recurring(texts: Sequence[str], domains: Sequence[str]) -> list[str]:
     return tags + sorted(options) + sentences
 
 
-def specialist(base: Path, folder: Path, domains: list[str], *, home: str, seed: int, epochs: int = 1) -> Path:
+def specialist(
+    base: Path,
+    folder: Path,
+    domains: list[str],
+    *,
+    home: str,
+    seed: int,
+    lessons: int = 100,
+    epochs: int = 1,
+    mix: LessonMix = MIX,
+) -> Path:
     """Teach an adapter over `base` its home domain, as `opcod specialise` does, and write it to `folder`."""
     module = Specialist(
         base=_base(base),
@@ -135,7 +145,7 @@ def specialist(base: Path, folder: Path, domains: list[str], *, home: str, seed:
         seed=seed,
     )
     data = LessonData(
-        source(domains), home, domains, home_lessons=100, other_lessons=0, mix=MIX, validation=4, seed=seed
+        source(domains), home, domains, home_lessons=lessons, other_lessons=0, mix=mix, validation=4, seed=seed
     )
     _trainer(epochs=epochs, limit_val_batches=0).fit(module, datamodule=data)
     write_adapter(folder, module.state(), LORA, base=str(base))
@@ -210,6 +220,7 @@ def _trainer(*, epochs: int, **settings: object) -> L.Trainer:
 
 if __name__ == "__main__":
     folder, everything = Path(sys.argv[1]), list(FAMILIES)
-    base = school(folder / "base", everything, seed=0, steps=450)
+    base = school(folder / "base", everything, seed=0, steps=1000)
+    reading = LessonMix(context=0.5, tutor=0.2)  # with less of it they forget at home how to use what they are shown
     for domain in everything:
-        specialist(base, folder / domain, everything, home=domain, seed=0, epochs=10)
+        specialist(base, folder / domain, everything, home=domain, seed=0, lessons=60, epochs=4, mix=reading)
