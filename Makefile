@@ -47,7 +47,7 @@ format: $(READY) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reproduce: $(READY) $(if $(filter tiny,$(SIZE)),$(SCHOOL)/materials) ## co-distillation beside its baselines, SIZE=tiny, small, ...: goes on where it stopped
+reproduce: $(READY) $(if $(filter tiny ablations,$(SIZE)),$(SCHOOL)/materials) ## co-distillation beside its baselines, SIZE=tiny, small, ...: goes on where it stopped
 	$(BIN)/opcod reproduce -c configs/reproduce-$(SIZE).yaml --output runs/reproduce-$(SIZE)
 
 $(SCHOOL)/materials: # the last that is written of the tests' tiny model and its specialists

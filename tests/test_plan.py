@@ -16,8 +16,9 @@ from opcod import cli, commands
 from opcod.contexts import ContextSettings
 from opcod.devices import GIB, Device, this_cpu
 from opcod.matching import Matching, match
+from opcod.passes import Lengths, matching_contexts
 from opcod.peers import Peer, SharedBase
-from opcod.plan import Lengths, matching_contexts, plan
+from opcod.plan import plan
 from opcod.rollout import Request, prefill
 from opcod.simulation import META, NF4_BYTES, SimulatedBase, Speed, Tally, Trace
 from tiny import LORA, build_folder, load_tiny, run_config

@@ -134,20 +134,17 @@ def _run(command: str, given: list[str]) -> None:
 
     quiet.plain_warnings()
     keep_freed_memory()
-    if command == "specialise":
-        commands.specialise(given[1:])
-    elif command == "solve":
-        commands.solve(given[1:])
-    elif command == "plan":
-        commands.plan_run(given[1:])
-    elif command == "diagnose":
-        commands.diagnose(given[1:])
-    elif command == "reproduce":
-        commands.reproduce(given[1:])
-    elif command == "figures":
-        commands.figures(given[1:])
-    elif command == "export":
-        commands.export_student(given[1:])
+    own = {
+        "plan": commands.plan_run,
+        "diagnose": commands.diagnose,
+        "reproduce": commands.reproduce,
+        "figures": commands.figures,
+        "solve": commands.solve,
+        "specialise": commands.specialise,
+        "export": commands.export_student,
+    }
+    if command in own:
+        own[command](given[1:])
     else:
         commands.CoDistil(given)
 

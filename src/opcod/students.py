@@ -315,6 +315,7 @@ class Students(L.LightningModule, ABC):
     def _answer(self, batch: list[Question], board: ScoreBoard, purpose: str) -> None:
         for peer in self.peers:
             board.update(peer.name, self.sampled(peer, batch, purpose))
+        give_back_freed_memory()
 
     def sampled(
         self,

@@ -1,0 +1,220 @@
+"""The passes of a step and of a scoring, gone through without numbers: what each part of a run takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+from opcod.attempts import Attempt
+from opcod.codistillation import CoDistillation
+from opcod.contexts import Context, ContextSettings
+from opcod.data.questions import Question
+from opcod.finetuning import FineTuning
+from opcod.grading import Grade
+from opcod.grpo import Grpo, reinforce
+from opcod.matching import match
+from opcod.peers import Peer
+from opcod.rollout import Request, Response, Sampling, choose, prefill
+from opcod.scoring import Scored
+from opcod.simulation import META, SimulatedBase, Trace
+from opcod.specialist import imitate
+from opcod.students import Students
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of what is read and written.
+
+    Args:
+        prompt: A question as a student is asked it.
+        context: The same as the self-teacher is asked it, before s and f.
+        tutoring: The same as the tutor is asked about it, before the response.
+        response: A student's.
+        feedback: A tutor's.
+        limit: Longest context prompt.
+    """
+
+    prompt: int
+    context: int
+    tutoring: int
+    response: int
+    feedback: int
+    limit: int
+
+
+Work = Callable[[Lengths], Trace]
+
+
+def untutored(lengths: Lengths) -> Lengths:
+    """The same where the tutor does not speak."""
+    return replace(lengths, feedback=0)
+
+
+def parts_of_step(model: Students, tutee: Peer, tutor: Peer, questions: int) -> dict[str, Work]:
+    """The parts of a step: its name -> its work at given lengths."""
+    if isinstance(model, FineTuning):
+        return {"imitate": lambda lengths: _imitated(model, tutee, questions, lengths)}
+    assert isinstance(model, CoDistillation | Grpo)
+    rows = questions * model.samples
+    parts: dict[str, Work] = {
+        "rollout": lambda at: _sampled(
+            tutee, "student", model.rollout, rows, at.response, prompt=at.prompt, same=model.samples
+        )
+    }
+    if isinstance(model, Grpo):
+        return parts | {"reinforce": lambda at: _reinforced(model, tutee, questions, at)}
+    return parts | {
+        "feedback": lambda at: _sampled(
+            tutor,
+            "tutor",
+            model.feedback,
+            rows,
+            at.feedback,
+            prompt=at.tutoring + at.response,
+            shared=at.tutoring,
+            group=model.samples,
+        ),
+        "match": lambda at: _matched(model, tutee, questions, at),
+    }
+
+
+def scoring(model: Students, student: Peer, batch: int, limits: Lengths, expected: Lengths) -> tuple[int, Trace]:
+    """The memory of scoring a batch of questions, and the work of one question and student."""
+    samples, limit = model.evaluation_samples, model.evaluation.max_new_tokens
+
+    def at(lengths: Lengths, response: int) -> Trace:
+        return _sampled(
+            student, "student", model.evaluation, batch * samples, response, prompt=lengths.prompt, same=samples
+        )
+
+    return at(limits, limit).peak, at(expected, min(limit, expected.response)).times(1 / batch)
+
+
+def _sampled(
+    peer: Peer,
+    role: str,
+    sampling: Sampling,
+    rows: int,
+    response: int,
+    *,
+    prompt: int,
+    same: int = 1,
+    shared: int = 0,
+    group: int = 1,
+) -> Trace:
+    """Sampling responses: prompts are read, then token by token is written.
+
+    Args:
+        peer: Who writes.
+        role: As what.
+        sampling: How.
+        rows: Responses.
+        response: Tokens of each.
+        prompt: Tokens of each prompt.
+        same: Responses to one and the same prompt.
+        shared: Tokens that the prompts of a group begin with.
+        group: Responses whose prompts share these.
+    """
+    if response == 0:
+        return Trace()
+    base, batch = peer.base, min(rows, sampling.batch_size)
+    assert isinstance(base, SimulatedBase)
+    requests = [Request(_tokens(prompt, row // same, shared, row // group), (), shared) for row in range(batch)]
+
+    def write(tokens: int) -> Trace:
+        """Read the prompts and write one token, the last of so many; or none."""
+
+        def code() -> object:
+            with peer.sampling(role):  # type: ignore[arg-type]
+                cache, mask, hidden = prefill(base, requests)
+                if not tokens:
+                    return cache
+                for layer in cache.layers:
+                    assert isinstance(layer, DynamicLayer)
+                    assert layer.keys is not None
+                    before = layer.keys[:, :, :1].expand(-1, -1, max(tokens - 1, 1), -1)
+                    layer.update(before, before)
+                chosen = choose(base.head(hidden).log_softmax(-1), torch.zeros(batch, device=META), 1.0, 1.0)
+                hidden = base.hidden(chosen[:, None], position_ids=mask.sum(1)[:, None], cache=cache)
+                return cache, hidden
+
+        return base.trace(code)
+
+    reading = write(0)
+    halfway, last = write(math.ceil(response / 2)), write(response)
+    work = reading + (halfway - reading).times(response)
+    return replace(work.times(rows / batch), peak=last.peak)
+
+
+def _tokens(length: int, which: int, shared: int = 0, group: int = 0) -> tuple[int, ...]:
+    """A prompt unlike any other `which`, but for the beginning that its group shares."""
+    return (*[2 * group] * shared, *[2 * which + 1] * (length - shared))
+
+
+def _matched(model: CoDistillation, tutee: Peer, questions: int, at: Lengths) -> Trace:
+    """The passes of self-teacher and student, as if every response were distilled, shown both s and f."""
+    shown, settings = model.context, model.matching
+    context = len(matching_contexts(at, shown, questions=1, samples=1)[0].prompt)
+    count, times = _enough(questions, model.samples, context + at.response, settings.micro_batch_tokens)
+    contexts = matching_contexts(at, shown, questions=count, samples=model.samples)
+    return _traced(tutee, lambda: match(tutee, contexts, settings, Tensor.backward)).times(times)
+
+
+def matching_contexts(at: Lengths, shown: ContextSettings, *, questions: int, samples: int) -> list[Context]:
+    """Contexts of made-up tokens, whose lengths are as given and whose beginnings are shared as they would be."""
+    begins = at.context + (at.response if shown.solution else 0)  # the question and s
+    length = min(at.limit, begins + (at.feedback if shown.feedback else 0))
+    return [
+        Context(a, _tokens(length, i, min(begins, length - 1), int(a.question.id)), "s", "f", 0)
+        for i, a in enumerate(_attempts(questions, samples, at))
+    ]
+
+
+def _reinforced(model: Grpo, tutee: Peer, questions: int, at: Lengths) -> Trace:
+    """The student's passes, as if every response had an advantage."""
+    loss = model.policy_gradient
+    count, times = _enough(questions, model.samples, at.prompt + at.response, loss.micro_batch_tokens)
+    attempts = _attempts(count, model.samples, at)
+    gained = [1.0] * len(attempts)
+    return _traced(tutee, lambda: reinforce(tutee, attempts, gained, loss, Tensor.backward)).times(times)
+
+
+def _imitated(model: FineTuning, tutee: Peer, questions: int, at: Lengths) -> Trace:
+    count, times = _enough(questions, 1, at.prompt + at.response, model.micro_batch_tokens)
+    rows = [Scored(_tokens(at.prompt, i), (0,) * at.response) for i in range(count)]
+    student = tutee.adapter("student")
+    return _traced(tutee, lambda: imitate(tutee.base, student, rows, model.micro_batch_tokens, Tensor.backward)).times(
+        times
+    )
+
+
+def _traced(tutee: Peer, code: Callable[[], object]) -> Trace:
+    assert isinstance(tutee.base, SimulatedBase)
+    return tutee.base.trace(code)
+
+
+def _enough(questions: int, samples: int, tokens: int, micro_batch_tokens: int) -> tuple[int, float]:
+    """Questions that fill two micro-batches, and how many times these all are."""
+    count = min(questions, math.ceil(2 * micro_batch_tokens / (samples * tokens)))
+    return count, questions / count
+
+
+def _attempts(questions: int, samples: int, at: Lengths) -> list[Attempt]:
+    """Responses of the given lengths to questions of the given length."""
+    return [
+        Attempt(
+            Question(str(i), "x", "x", (), "0"),
+            j,
+            _tokens(at.prompt, i),
+            Response(torch.zeros(at.response, dtype=torch.long), torch.zeros(at.response), True),
+            "",
+            Grade(False, False, None),
+        )
+        for i in range(questions)
+        for j in range(samples)
+    ]
