@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from opcod.comparison import Cell, mean_share, mutual_runs, paired_difference, read_answers, tables
+from opcod.comparison import Cell, mean_share, mutual_runs, paired_difference, pooled, read_answers, tables
 
 ROWS = """pair,method,seed,end,student,domain,question,right
 p,opcod,0,initial,ann,x,q1,0.5
@@ -73,4 +73,20 @@ def test_the_tables_by_hand(answers):
     # q1 rises by 0.5 and q2 by nothing: of both drawn with replacement the mean is 0, 0.25 or 0.5.
     assert "| opcod | 50.0 -> 75.0 (+25.0, +0.0 to +50.0) | 100.0 -> 100.0 (+0.0, +0.0 to +0.0) | 1 of 1 |" in text
     assert "| sdpo | 50.0 -> 25.0 (-25.0, -50.0 to +0.0) | 100.0 -> 100.0 (+0.0, +0.0 to +0.0) | 0 of 1 |" in text
-    assert "| sdpo | +50.0, +50.0 to +50.0 | +0.0, +0.0 to +0.0 |" in text
+    # Over both domains: 0.5, 0.5 and 0 of three questions.
+    assert "| sdpo | +50.0, +50.0 to +50.0 | +0.0, +0.0 to +0.0 | +33.3, +0.0 to +50.0 |" in text
+    assert "All pairs" not in text
+
+
+def test_a_question_that_several_answer_is_one_question():
+    def shares(**of):
+        return {0: of, 1: of}
+
+    cells = {
+        Cell("p", "opcod", "ann", "x"): shares(q1=1.0, q2=0.0),
+        Cell("p", "opcod", "bob", "x"): shares(q1=0.5, q2=0.0),
+        Cell("q", "opcod", "ann", "x"): {0: {"q1": 0.0}},
+        Cell("p", "sdpo", "ann", "x"): shares(q1=0.0, q2=0.0),
+    }
+    assert pooled(cells, "opcod", ["p"]) == shares(**{"x q1": 0.75, "x q2": 0.0})
+    assert pooled(cells, "opcod", ["p", "q"]) == {0: {"x q1": 0.5, "x q2": 0.0}}

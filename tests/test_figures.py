@@ -40,6 +40,13 @@ def test_the_same_runs_give_the_same_picture(drawn, tmp_path):
     assert not plt.get_fignums(), "a figure was left open"
 
 
+def test_one_command_makes_figures_and_tables(tmp_path, capsys):
+    cli.main(["figures", f"--runs={STORED}", f"--output={tmp_path}"])
+    printed = capsys.readouterr().out.splitlines()
+    assert set(printed) == {str(path) for path in tmp_path.iterdir()}
+    assert (tmp_path / "tables.md").read_text(encoding="utf-8") == (STORED / "tables.md").read_text(encoding="utf-8")
+
+
 def test_a_folder_without_runs_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["figures", f"--runs={tmp_path}"])

@@ -24,7 +24,7 @@ COMMANDS = {
     "plan": "say what a run takes, before it is begun: memory, operations and time",
     "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
     "reproduce": "run a grid of methods, pairs and seeds, or go on with it",
-    "figures": "draw a grid's figures",
+    "figures": "make a grid's figures and tables from its CSV files",
     "solve": "write worked solutions for a specialist to learn from, a model's own where they are right",
     "specialise": "fine-tune one student on worked solutions and write its adapter",
     "export": "write a student of a checkpoint as an adapter or as merged weights",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opcod import comparison
 from opcod.callbacks import break_rates, outcome, teacher_gaps
-from opcod.callbacks.checkpoints import whole, write_whole
+from opcod.callbacks.checkpoints import whole
 from opcod.metrics import DIFFICULTIES
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def collect(cells: Sequence[Cell], output: Path) -> None:
     for name, rows in tables.items():
         _write(output / f"{name}.csv", list(rows))
     if finished:
-        write_whole(output / "tables.md", comparison.tables(comparison.read_answers(output / "answers.csv")))
+        comparison.write_tables(output, output)
 
 
 def _of(cell: Cell) -> Row:

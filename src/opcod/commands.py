@@ -14,7 +14,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
-from opcod import grid, plan
+from opcod import comparison, grid, plan
 from opcod.callbacks import BreakRateTable
 from opcod.callbacks.solutions import SolutionWriter
 from opcod.card import commit_of_checkout, model_card, title_of
@@ -316,15 +316,16 @@ def grid_of(arguments: Sequence[str]) -> tuple[grid.Grid, Path, bool]:
 
 
 def figures(arguments: Sequence[str]) -> None:
-    """Draw a grid's figures."""
+    """Draw a grid's figures and write its tables."""
     from opcod.report.figures import draw  # takes seconds
 
-    purpose = "Draw the figures of a grid that `opcod reproduce` ran, as SVG and PNG."
+    purpose = "Make the figures (SVG and PNG) and the tables (Markdown) of a grid's CSV files."
     parser = ArgumentParser(prog="opcod figures", description=purpose, exit_on_error=False)
     parser.add_argument("--runs", type=str, required=True, help="The grid's folder, with its CSV files.")
     parser.add_argument("--output", type=str, default=None, help="Folder of the pictures; by default the grid's.")
     given = parser.parse_args(list(arguments))
-    for path in draw(Path(given.runs), Path(given.output or given.runs)):
+    runs, output = Path(given.runs), Path(given.output or given.runs)
+    for path in (*draw(runs, output), comparison.write_tables(runs, output)):
         print(path)
 
 

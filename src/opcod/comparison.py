@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opcod import pareto
+from opcod.callbacks.checkpoints import write_whole
 
 Shares = dict[int, dict[str, float]]
 """Seed -> question -> share of right responses."""
@@ -94,6 +95,22 @@ def _drawn_means(values: NDArray[np.float64], draws: int, generator: np.random.G
     return values[generator.integers(len(values), size=(draws, len(values)))].mean(1)
 
 
+def pooled(cells: Mapping[Cell, Shares], method: str, pairs: Sequence[str]) -> Shares:
+    """The shares of all students of some pairs together, on the seeds that all of them have.
+
+    A question that several answer is one question, with their mean.
+    """
+    chosen = {cell: by_seed for cell, by_seed in cells.items() if cell.method == method and cell.pair in pairs}
+    shares: Shares = {}
+    for seed in sorted(set.intersection(*(set(by_seed) for by_seed in chosen.values()))):
+        found: dict[str, list[float]] = defaultdict(list)
+        for cell, by_seed in chosen.items():
+            for question, share in by_seed[seed].items():
+                found[f"{cell.domain} {question}"].append(share)
+        shares[seed] = {name: float(np.mean(of)) for name, of in found.items()}
+    return shares
+
+
 def mutual_runs(answers: Answers, pair: str, method: str) -> tuple[int, int]:
     """Of how many runs of a method, and of how many in all, the improvement is mutual."""
     ends = [_by_seed(answers[end], pair, method) for end in ("initial", "final")]
@@ -113,16 +130,26 @@ def _by_seed(cells: Mapping[Cell, Shares], pair: str, method: str) -> dict[int, 
     return scores
 
 
+def write_tables(runs: Path, output: Path) -> Path:
+    """Write `tables.md` from a grid's `answers.csv`."""
+    path = output / "tables.md"
+    write_whole(path, tables(read_answers(runs / "answers.csv")))
+    return path
+
+
 def tables(answers: Answers) -> str:
     """For every pair a table of gains and one of what the first method is ahead of the others by, in Markdown."""
     parts = []
-    for pair in dict.fromkeys(cell.pair for cell in answers["final"]):
+    pairs = list(dict.fromkeys(cell.pair for cell in answers["final"]))
+    for pair in pairs:
         of_pair = [cell for cell in answers["final"] if cell.pair == pair]
         columns = list(dict.fromkeys((cell.student, cell.domain) for cell in of_pair))
         methods = list(dict.fromkeys(cell.method for cell in of_pair))
         parts += [f"## {pair}\n", _gains(answers, pair, methods, columns)]
         if len(methods) > 1:
             parts.append(_ahead(answers["final"], pair, methods[0], methods[1:], columns))
+    if len(pairs) > 1 and len(methods) > 1:
+        parts += ["## All pairs\n", _ahead_of_all(answers["final"], pairs, methods[0], methods[1:])]
     return "\n".join(parts)
 
 
@@ -144,15 +171,24 @@ def _gains(answers: Answers, pair: str, methods: Sequence[str], columns: Sequenc
 def _ahead(
     final: Mapping[Cell, Shares], pair: str, first: str, others: Sequence[str], columns: Sequence[tuple[str, str]]
 ) -> str:
-    rows = [
-        [
-            other,
-            *(_points(paired_difference(final[Cell(pair, first, *c)], final[Cell(pair, other, *c)])) for c in columns),
-        ]
-        for other in others
-    ]
+    rows = []
+    for other in others:
+        found = [paired_difference(final[Cell(pair, first, *c)], final[Cell(pair, other, *c)]) for c in columns]
+        rows.append([other, *map(_points, [*found, _difference(final, [pair], first, other)])])
     heading = f"What {first} is ahead of each method by at the end, in points, with its 95 % interval.\n"
-    return heading + "\n" + _markdown(["method", *map(" on ".join, columns)], rows)
+    return heading + "\n" + _markdown(["method", *map(" on ".join, columns), "all"], rows)
+
+
+def _ahead_of_all(final: Mapping[Cell, Shares], pairs: Sequence[str], first: str, others: Sequence[str]) -> str:
+    rows = [[other, _points(_difference(final, pairs, first, other))] for other in others]
+    heading = f"What {first} is ahead of each method by at the end, over all pairs, students and domains.\n"
+    return heading + "\n" + _markdown(["method", "points, with their 95 % interval"], rows)
+
+
+def _difference(final: Mapping[Cell, Shares], pairs: Sequence[str], first: str, other: str) -> Interval:
+    """Over all students and domains, on the seeds and pairs that both methods have."""
+    both = [p for p in pairs if {first, other} <= {cell.method for cell in final if cell.pair == p}]
+    return paired_difference(pooled(final, first, both), pooled(final, other, both))
 
 
 def _points(found: Interval) -> str:

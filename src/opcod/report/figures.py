@@ -163,6 +163,7 @@ def broken(rates: pd.DataFrame) -> Figure:
                 axis.plot(at, [PUBLISHED_BREAK_RATES[d][place] for d in difficulties], "k_", markersize=12)
         axis.set_xticks(range(len(difficulties)), difficulties)
         axis.set_ylabel(f"{name} rate, %")
+        axis.margins(y=0.08)
     axes[0].plot([], [], "k_", label="published")
     axes[0].legend(fontsize=7, frameon=False)
     return figure
@@ -176,7 +177,7 @@ def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     dots = pd.DataFrame(
         {"gap": 100 * (at_start["as_teacher"] - at_start["alone"]), "gain": 100 * (ends["final"] - ends["initial"])}
     ).dropna()
-    figure, axis = plt.subplots(figsize=(4.6, 3.4))
+    figure, axis = plt.subplots(figsize=(6.0, 3.2))
     groups = dots.groupby(["student", "domain"], sort=False)
     for ((student, domain), here), colour in zip(groups, cycle(COLOURS), strict=False):
         axis.plot(here["gap"], here["gain"], "o", color=colour, label=f"{student} on {domain}")
@@ -184,7 +185,7 @@ def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     axis.axvline(0, color="grey", linewidth=0.8)
     axis.set_xlabel("teacher gap before training, shown s and f, points")
     axis.set_ylabel("gain on the test questions, points")
-    axis.legend(fontsize=7, frameon=False)
+    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
