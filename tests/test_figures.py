@@ -8,7 +8,7 @@ from commands_shown import ROOT
 from opcod import cli
 from opcod.report.figures import COLOURS, FIGURES, draw
 
-STORED = ROOT / "docs" / "results" / "reproduce-demo"
+STORED = ROOT / "docs" / "results" / "reproduce-tiny"
 
 
 @pytest.fixture(scope="module")
