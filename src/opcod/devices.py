@@ -73,7 +73,7 @@ def this_cpu(dtype: torch.dtype) -> Device:
         Speed(_REACHED * flops, _REACHED * bandwidth, 4 * launch / _REACHED),
         True,
         _resident_memory(),
-        1.5,
+        1.7,
     )
 
 
