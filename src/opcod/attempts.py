@@ -9,6 +9,7 @@ from opcod.chat import Chat
 from opcod.data.questions import Question
 from opcod.grading import Grade, grade
 from opcod.peers import SharedBase
+from opcod.prompts import Message
 from opcod.rollout import Request, Response, Sampling, sample
 
 Key = tuple[int | str, ...]
@@ -81,14 +82,22 @@ def _graded(chat: Chat, question: Question, j: int, prompt: tuple[int, ...], res
     return Attempt(question, j, prompt, response, text, grade(text, question))
 
 
-def check_length(question: Question, prompt: Sequence[int], limit: int) -> None:
-    """Refuse a question whose prompt is longer than `limit` tokens.
+def prompt_within(chat: Chat, question: Question, messages: Sequence[Message], limit: int) -> tuple[int, ...]:
+    """Token ids of a question's prompt.
+
+    Args:
+        chat: Between text and tokens.
+        question: To be named where its prompt is too long.
+        messages: The prompt.
+        limit: Longest prompt, in tokens.
 
     Raises:
         PromptTooLongError: Names the question and the remedy.
     """
+    prompt = chat.prompt(messages)
     if len(prompt) > limit:
         raise PromptTooLongError(
             f"question {question.id!r} takes {len(prompt)} tokens as a prompt, more than the limit of {limit}: "
             f"raise `prompt_limit` to at least {len(prompt)}, or leave the question out"
         )
+    return prompt

@@ -28,11 +28,12 @@ def collect(cells: Sequence[Cell], output: Path) -> None:
     `teacher_gaps.csv` and `break_rates.csv`.
     """
     finished = [(cell, version) for cell in cells if (version := cell.finished)]
+    metrics = [(cell, _logged(cell, version)) for cell, version in finished]
     tables: Mapping[str, Iterable[Row]] = {
         "scores": (row for cell, version in finished for row in _scores(cell, version)),
         "answers": (row for cell, version in finished for row in _answers(cell, version)),
-        "rounds": (row for cell, version in finished for row in _metrics(cell, version, "round")),
-        "steps": (row for cell, version in finished for row in _metrics(cell, version, "step")),
+        "rounds": (row for cell, logged in metrics for row in _metrics(cell, logged, "round")),
+        "steps": (row for cell, logged in metrics for row in _metrics(cell, logged, "step")),
         "teacher_gaps": (row for cell, _ in finished for row in _teacher_gaps(cell)),
         "break_rates": (row for cell, _ in finished for row in _break_rates(cell)),
     }
@@ -90,19 +91,26 @@ def _break_rates(cell: Cell) -> Iterator[Row]:
                     yield row | {"domain": domain, "difficulty": difficulty} | figures
 
 
-def _metrics(cell: Cell, last: Path, per: str) -> Iterator[Row]:
-    """What was logged, one row a figure: after so many rounds (`validation`, `gate`, `feedback`), or at a step.
-
-    A run that was stopped is spread over its versions; what a later one logged again counts.
-    """
-    found: dict[tuple[int, str], float] = {}
+def _logged(cell: Cell, last: Path) -> list[dict[str, str]]:
+    """The rows of `metrics.csv`, of all versions in turn over which a run that was stopped is spread."""
+    rows: list[dict[str, str]] = []
     for version in reversed(cell.versions):
         if (path := version / "metrics.csv").is_file():
             with path.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    found |= {(place, name): value for name, place, value in _figures(row, per)}
+                rows += csv.DictReader(file)
         if version == last:
             break
+    return rows
+
+
+def _metrics(cell: Cell, logged: Iterable[Mapping[str, str]], per: str) -> Iterator[Row]:
+    """What was logged, one row a figure: after so many rounds (`validation`, `gate`, `feedback`), or at a step.
+
+    What a later version logged again counts.
+    """
+    found: dict[tuple[int, str], float] = {}
+    for row in logged:
+        found |= {(place, name): value for name, place, value in _figures(row, per)}
     for (place, name), value in sorted(found.items()):
         yield _of(cell) | {per: place, "name": name, "value": value}
 

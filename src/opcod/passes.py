@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -87,6 +88,7 @@ def scoring(model: Students, student: Peer, batch: int, limits: Lengths, expecte
     """The memory of scoring a batch of questions, and the work of one question and student."""
     samples, limit = model.evaluation_samples, model.evaluation.max_new_tokens
 
+    @cache
     def at(lengths: Lengths, response: int) -> Trace:
         return _sampled(
             student, "student", model.evaluation, batch * samples, response, prompt=lengths.prompt, same=samples
@@ -123,7 +125,6 @@ def _sampled(
     if response == 0:
         return Trace()
     base, batch = peer.base, min(rows, sampling.batch_size)
-    assert isinstance(base, SimulatedBase)
     requests = [Request(_tokens(prompt, row // same, shared, row // group), (), shared) for row in range(batch)]
 
     def write(tokens: int) -> Trace:
@@ -143,7 +144,7 @@ def _sampled(
                 hidden = base.hidden(chosen[:, None], position_ids=mask.sum(1)[:, None], cache=cache)
                 return cache, hidden
 
-        return base.trace(code)
+        return _traced(peer, code)
 
     reading = write(0)
     halfway, last = write(math.ceil(response / 2)), write(response)
@@ -193,9 +194,9 @@ def _imitated(model: FineTuning, tutee: Peer, questions: int, at: Lengths) -> Tr
     )
 
 
-def _traced(tutee: Peer, code: Callable[[], object]) -> Trace:
-    assert isinstance(tutee.base, SimulatedBase)
-    return tutee.base.trace(code)
+def _traced(peer: Peer, code: Callable[[], object]) -> Trace:
+    assert isinstance(peer.base, SimulatedBase)
+    return peer.base.trace(code)
 
 
 def _enough(questions: int, samples: int, tokens: int, micro_batch_tokens: int) -> tuple[int, float]:

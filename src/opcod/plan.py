@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 
+from opcod.attention import GROUPED
 from opcod.chat import Chat
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
@@ -140,7 +142,8 @@ def plan(
     planned.parameters = sum(base.parameter_count for base in _bases(peers))
     planned.trained = sum(p.numel() for p in peers[0].parameters())
     tutee, tutor = peers[0], peers[-1]
-    for name, of in parts_of_step(model, tutee, tutor, data.batch_size).items():
+    for name, pass_by in parts_of_step(model, tutee, tutor, data.batch_size).items():
+        of = cache(pass_by)  # the limits may be what is expected
         whole, work = of(limits), of(expected)
         quiet, silent = (whole, work) if name == "rollout" else (of(untutored(limits)), of(untutored(expected)))
         planned.parts.append(Part(name, max(whole.peak, quiet.peak), work, silent))
@@ -203,7 +206,7 @@ def _peers(model: Students, device: Device) -> list[Peer]:
                 dtype,
                 model.lora,
                 speed=device.speed,
-                fused=attention_of(spec, target) != attention_of(BaseModel(), torch.device("cpu")),
+                fused=attention_of(spec, target) != GROUPED,
                 packed=stays_packed(spec, target),
                 checkpoint_activations=model.checkpoint_activations,
             )
@@ -227,6 +230,6 @@ def _standing(peers: Sequence[Peer], device: Device) -> Iterator[tuple[str, floa
     rest = [(b.parameter_count - n) * size for b, n, size in zip(bases, linear, sizes, strict=True)]
     kept = [n * (NF4_BYTES if b.packed else size) for b, n, size in zip(bases, linear, sizes, strict=True)]
     yield "weights", sum(rest) + sum(kept)
-    trained = [sum(p.numel() for p in peer.parameters()) for peer in peers]
-    yield "adapters", 4.0 * sum((3 * n) for n in trained)
-    yield "gradients and optimizers", 4.0 * 3 * sum(trained)
+    trained = 4.0 * sum(p.numel() for peer in peers for p in peer.parameters())
+    yield "adapters", 3 * trained  # student, self-teacher and tutor
+    yield "gradients and optimizers", 3 * trained  # AdamW holds two averages

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from opcod.attempts import Key, attempt, check_length
+from opcod.attempts import Key, attempt, prompt_within
 from opcod.chat import Chat
 from opcod.data.questions import Question
 from opcod.peers import SharedBase
@@ -76,13 +76,15 @@ def solve(
     """
 
     def right(asked: Sequence[Question], messages: Callable[[Question], list[Message]], how: str) -> dict[str, str]:
-        def prompt(question: Question) -> tuple[int, ...]:
-            tokens = chat.prompt(messages(question))
-            check_length(question, tokens, prompt_limit)
-            return tokens
-
-        samples, sampling = settings.samples, settings.sampling
-        groups = attempt(base, chat, asked, prompt, samples=samples, sampling=sampling, key=(*key, how))
+        groups = attempt(
+            base,
+            chat,
+            asked,
+            lambda question: prompt_within(chat, question, messages(question), prompt_limit),
+            samples=settings.samples,
+            sampling=settings.sampling,
+            key=(*key, how),
+        )
         found = {q.id: [a.text for a in group if a.grade.correct] for q, group in zip(asked, groups, strict=True)}
         return {name: text for name, texts in found.items() if (text := _first(texts, keyed=how == "keyed"))}
 

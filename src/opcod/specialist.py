@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from opcod.attempts import attempt, check_length
+from opcod.attempts import attempt, prompt_within
 from opcod.chat import Chat
 from opcod.checkpoint import check_base
 from opcod.data.datamodule import LessonData
@@ -135,17 +135,12 @@ class Specialist(L.LightningModule):
                 self.model,
                 self.chat,
                 batch,
-                self._prompt,
+                lambda question: prompt_within(self.chat, question, student_messages(question), self.prompt_limit),
                 samples=self.samples,
                 sampling=self.evaluation,
                 key=(self.seed, "validation", STUDENT),
             )
         self.board.update(STUDENT, answered)
-
-    def _prompt(self, question: Question) -> tuple[int, ...]:
-        prompt = self.chat.prompt(student_messages(question))
-        check_length(question, prompt, self.prompt_limit)
-        return prompt
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores on all domains."""

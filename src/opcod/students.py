@@ -13,7 +13,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
-from opcod.attempts import Attempt, Key, attempt, check_length
+from opcod.attempts import Attempt, Key, attempt, prompt_within
 from opcod.chat import Chat
 from opcod.checkpoint import KEY, pack, unpack
 from opcod.data.datamodule import QuestionData, StepBatch, check_settings
@@ -250,9 +250,7 @@ class Students(L.LightningModule, ABC):
         Raises:
             PromptTooLongError: If it is longer than `prompt_limit`.
         """
-        prompt = self.chats[peer.name].prompt(student_messages(question))
-        check_length(question, prompt, self.prompt_limit)
-        return prompt
+        return prompt_within(self.chats[peer.name], question, student_messages(question), self.prompt_limit)
 
     def validation_step(self, batch: list[Question], batch_idx: int) -> None:
         """Both students answer a batch of the gate's questions."""
