@@ -75,14 +75,15 @@ def test_a_forward_pass_by_hand(tiny_folder):
     assert base.trace(forward).flops == 2 * (weights * tokens + scores)
 
 
-def test_keys_and_values_by_hand(tiny_folder):
+@pytest.mark.parametrize("share", [True, False])
+def test_keys_and_values_by_hand(tiny_folder, share):
     base, rows, length = simulated(tiny_folder), 6, 50
     config = base.loaded.model.config
 
     with Tally(SPEED, list(base.parameters()), []) as tally, base.using("a_student"):
-        kept = prefill(base, [Request((i + 1,) * length, ()) for i in range(rows)])[0]
+        kept = prefill(base, [Request((i + 1,) * length, ()) for i in range(rows)], share=share)[0]
     head = config.hidden_size // config.num_attention_heads
-    room = length + 64  # a cache grows by 64 positions
+    room = length + 64  # a cache grows by 64 positions, or begins with as many of the rows' own
     assert tally.now == 2 * config.num_hidden_layers * rows * config.num_key_value_heads * head * room * 4
     assert tally.peak > tally.now
     del kept

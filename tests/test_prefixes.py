@@ -13,6 +13,7 @@ from opcod.prefixes import equal_runs, left_padded, positions, shared_length
 from opcod.rollout import Request, Sampling, sample
 from opcod.scoring import Scored, token_batches
 from test_matching import assert_equal, context, matched, peer, reference
+from test_rollout import assert_same
 from tiny import LORA, QUESTION, load_tiny, random_ids, stir
 
 
@@ -71,8 +72,9 @@ def test_nothing_is_shared_where_activations_are_recomputed(tiny_folder):
     assert_equal(recomputed[1], plain[1])
 
 
+@pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {}])
-def test_responses_to_prompts_that_begin_alike_are_those_to_prompts_read_apart(tiny_base, reads, settings):
+def test_responses_to_prompts_that_begin_alike_are_those_to_prompts_read_apart(tiny_base, reads, settings, share):
     base = SharedBase(tiny_base, LORA)
     base.add_adapter("ann", seed=1)
     stir(base, "ann", seed=2)
@@ -81,16 +83,15 @@ def test_responses_to_prompts_that_begin_alike_are_those_to_prompts_read_apart(t
     prompts += [prompts[-1], random_ids(7, seed=9)]  # one of them twice, and a stranger
     starts = [20] * 7 + [0]
 
-    def respond(shared):
+    def respond(shared, share):
         requests = [Request(p, (0, i), s) for i, (p, s) in enumerate(zip(prompts, shared, strict=True))]
+        sampling = Sampling(max_new_tokens=12, share_prefixes=share, **settings)
         with base.using("ann"):
-            return sample(base, requests, Sampling(max_new_tokens=12, **settings), tuple(range(0, 600, 8)))
+            return sample(base, requests, sampling, tuple(range(0, 600, 8)))
 
-    apart, together = respond([0] * len(prompts)), respond(starts)
+    apart, together = respond([0] * len(prompts), False), respond(starts, share)
     assert len({len(r.tokens) for r in apart}) > 1
-    for one, other in zip(apart, together, strict=True):
-        assert one.tokens.tolist() == other.tokens.tolist()
-        torch.testing.assert_close(one.log_probs, other.log_probs, rtol=0, atol=2e-5)
+    assert_same(apart, together)
     assert reads.count(3 * 20) == 1, "three prefixes, two of them real, are read together, once"
 
 

@@ -3,11 +3,9 @@ import pytest
 import torch
 from scipy import stats
 from transformers import AutoModelForCausalLM
-from transformers.cache_utils import DynamicLayer
 
 from opcod.peers import SharedBase
 from opcod.rollout import (
-    GrowingLayer,
     Request,
     Sampling,
     _invert,
@@ -267,26 +265,3 @@ def test_inversion_is_right_to_rounding_for_any_weights():
 def test_impossible_settings_are_refused_all_at_once(settings, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**settings)
-
-
-def test_a_growing_cache_layer_holds_what_a_plain_one_does():
-    generator = torch.Generator().manual_seed(0)
-    growing, plain = GrowingLayer(), DynamicLayer()
-
-    def step(batch, count):
-        keys, values = torch.randn(2, batch, 2, count, 4, generator=generator)
-        for ours, theirs in zip(growing.update(keys, values), plain.update(keys, values), strict=True):
-            assert torch.equal(ours, theirs)
-        assert growing.get_seq_length() == plain.get_seq_length()
-
-    step(2, 5)
-    for layer in (growing, plain):
-        layer.batch_repeat_interleave(2)
-    for _ in range(100):  # beyond what is allocated at once
-        step(4, 1)
-    for layer in (growing, plain):
-        layer.batch_select_indices(torch.tensor([3, 0]))
-    step(2, 3)
-    for _ in range(GrowingLayer.spare + 1):
-        step(2, 1)
-    step(2, 200)

@@ -1,7 +1,8 @@
-"""Attention for a CPU, in plain matrix products and without repeated keys and values.
+"""Attention in plain matrix products, without repeated keys and values: for a CPU, and for sampling anywhere.
 
 Where several query heads share a key-value head, their queries stand under one another in one product; transformers'
-own `eager` and `sdpa` copy the keys and values for every one of them first, at every decoded token.
+own `eager` and `sdpa` copy the keys and values for every one of them first, at every decoded token. Where several
+responses share what they begin with (`decoding.SharedCache`), so do theirs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
+
+from opcod.decoding import SharedCache
 
 GROUPED = "opcod_grouped"
 """The name under which transformers knows it."""
@@ -27,6 +30,7 @@ def grouped_attention(
     dropout: float = 0.0,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    shared_cache: SharedCache | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers' attention interface defines it.
@@ -36,11 +40,12 @@ def grouped_attention(
         query: [B, heads, T, D].
         key: [B, key-value heads, S, D].
         value: [B, key-value heads, S, D].
-        attention_mask: [B, 1, T, S], added to the scores; None where everything is seen.
+        attention_mask: [B, 1, T, P + S], added to the scores; None where everything is seen.
         scaling: Of the scores; 1 / sqrt(D) by default.
         dropout: Must be 0, so that a pass can be repeated exactly.
         softcap: Scores are bent to stay within it (Gemma 2).
         s_aux: Attention sinks, which are not supported.
+        shared_cache: Where rows share the P keys and values before the S given ones.
 
     Returns:
         [B, T, heads, D], and no attention weights.
@@ -51,16 +56,27 @@ def grouped_attention(
     if dropout or s_aux is not None:
         raise ValueError("this model's attention has dropout or sinks: set the base model's `attention` to `sdpa`")
     batch, heads, queries, size = query.shape
-    shared = key.shape[1]
-    grouped = query.reshape(batch, shared, heads // shared * queries, size)
-    scores = grouped @ key.transpose(2, 3) * (size**-0.5 if scaling is None else scaling)
+    kept = key.shape[1]
+    scale = size**-0.5 if scaling is None else scaling
+    grouped = query.reshape(batch, kept, heads // kept * queries, size)
+    shared = None if shared_cache is None else shared_cache.shared(module.layer_idx)  # type: ignore[arg-type]
+    scores = grouped @ key.transpose(2, 3) * scale
+    if shared_cache is not None and shared is not None:
+        groups, (keys, values) = shared_cache.groups, shared.prefix
+        common = groups.unstack(groups.stack(grouped) @ keys.transpose(2, 3) * scale)
+        scores = torch.cat([common, scores], -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:
-        scores = scores.view(batch, shared, heads // shared, queries, -1) + attention_mask[:, :, None]
-        scores = scores.view(batch, shared, heads // shared * queries, -1)
+        scores = scores.view(batch, kept, heads // kept, queries, -1) + attention_mask[:, :, None]
+        scores = scores.view(batch, kept, heads // kept * queries, -1)
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return (weights @ value).view(batch, heads, queries, size).transpose(1, 2).contiguous(), None
+    if shared_cache is not None and shared is not None:
+        on_common, weights = weights.tensor_split([keys.shape[2]], -1)
+        out = groups.unstack(groups.stack(on_common) @ values) + weights @ value
+    else:
+        out = weights @ value
+    return out.reshape(batch, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(GROUPED, grouped_attention)

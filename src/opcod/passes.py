@@ -132,7 +132,7 @@ def _sampled(
 
         def code() -> object:
             with peer.sampling(role):  # type: ignore[arg-type]
-                cache, mask, hidden = prefill(base, requests)
+                cache, mask, hidden = prefill(base, requests, share=sampling.share_prefixes)
                 if not tokens:
                     return cache
                 for layer in cache.layers:
@@ -141,7 +141,8 @@ def _sampled(
                     before = layer.keys[:, :, :1].expand(-1, -1, max(tokens - 1, 1), -1)
                     layer.update(before, before)
                 chosen = choose(base.head(hidden).log_softmax(-1), torch.zeros(batch, device=META), 1.0, 1.0)
-                hidden = base.hidden(chosen[:, None], position_ids=mask.sum(1)[:, None], cache=cache)
+                with base.decoding(cache):
+                    hidden = base.hidden(chosen[:, None], position_ids=mask.sum(1)[:, None], cache=cache)
                 return cache, hidden
 
         return _traced(peer, code)

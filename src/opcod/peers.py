@@ -25,8 +25,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
+from opcod.attention import GROUPED
+from opcod.decoding import SharedCache
 from opcod.models import LoadedBase, ModelError
 
 Role = Literal["student", "teacher", "tutor"]
@@ -88,6 +90,16 @@ class SharedBase(nn.Module):
     def device(self) -> torch.device:
         """Where the base model lies."""
         return self.loaded.model.device
+
+    @property
+    def takes_attention(self) -> bool:
+        """Whether the model's layers call whatever attention they are told to."""
+        return bool(self.loaded.model.is_backend_compatible())
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some layers see no more than the last tokens, which padding between two tokens would take up."""
+        return any(DynamicCache(config=self.loaded.model.config).is_sliding)
 
     def add_adapter(self, name: str, seed: int) -> None:
         """Add a fresh adapter: A random by `seed`, B zero, so it computes what the base model does."""
@@ -207,8 +219,22 @@ class SharedBase(nn.Module):
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=cache is not None,
+            **({"shared_cache": cache} if isinstance(cache, SharedCache) else {}),
         )
         return out.last_hidden_state
+
+    @contextlib.contextmanager
+    def decoding(self, cache: Cache) -> Iterator[None]:
+        """Decode with `cache` as long as the block lasts: by opcod's own attention where rows share prefixes."""
+        model = self.loaded.model
+        before = model.config._attn_implementation
+        if isinstance(cache, SharedCache):
+            model.set_attn_implementation(GROUPED)
+        try:
+            yield
+        finally:
+            if isinstance(cache, SharedCache):
+                model.set_attn_implementation(before)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] of hidden states [N, H], with the model family's scaling, in float32."""

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from opcod.decoding import GrowingLayer, SharedCache
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes, repeat_runs
 
@@ -33,12 +33,15 @@ class Sampling:
         top_p: Keep the likeliest tokens that together hold this probability.
         max_new_tokens: Longest response, its end token included.
         batch_size: Responses sampled side by side.
+        share_prefixes: Keep and read what neighbours begin with once, by opcod's own attention, for models that take
+            one; otherwise every row has a copy, read by the model's attention.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 256
     batch_size: int = 64
+    share_prefixes: bool = True
 
     def __post_init__(self) -> None:
         faults = []
@@ -84,46 +87,6 @@ class Response:
     finished: bool
 
 
-class GrowingLayer(DynamicLayer):
-    """A cache layer with room to grow, so that a decoded token does not copy the whole past."""
-
-    spare = 64  # positions allocated at once
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Append keys and values [B, heads, T, D]; returns views of all so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._room: tuple[Tensor, Tensor] | None = None
-        old, new = self.get_seq_length(), key_states.shape[-2]
-        batch, heads = key_states.shape[:2]
-        if self._room is None or self._room[0].shape[0] != batch or self._room[0].shape[-2] < old + new:
-            size = old + new + self.spare
-            self._room = (
-                key_states.new_empty(batch, heads, size, key_states.shape[-1]),
-                value_states.new_empty(batch, heads, size, value_states.shape[-1]),
-            )
-            if self.keys is not None and self.values is not None and old:
-                self._room[0][:, :, :old] = self.keys
-                self._room[1][:, :, :old] = self.values
-        self._room[0][:, :, old : old + new] = key_states
-        self._room[1][:, :, old : old + new] = value_states
-        self.keys = self._room[0][:, :, : old + new]
-        self.values = self._room[1][:, :, : old + new]
-        return self.keys, self.values
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every sequence `repeats` times."""
-        super().batch_repeat_interleave(repeats)
-        self._room = None
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only the sequences at `indices`."""
-        super().batch_select_indices(indices)
-        self._room = None
-
-
 def sample(base: SharedBase, requests: Sequence[Request], sampling: Sampling, ends: Sequence[int]) -> list[Response]:
     """Sample a response to every request from the adapter that is active.
 
@@ -149,44 +112,53 @@ def _sample_batch(
     device, rows, limit = base.device, len(requests), sampling.max_new_tokens
     uniforms = torch.stack([uniforms_of(r.key, limit) for r in requests]).to(device)  # [rows, limit]
     end_ids = torch.tensor(list(ends), device=device)
-    cache, mask, hidden = prefill(base, requests)
+    cache, mask, hidden = prefill(base, requests, share=sampling.share_prefixes)
     tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
     log_probs = torch.zeros(rows, limit, device=device)
     length = torch.full((rows,), limit, device=device)
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
     live = torch.arange(rows, device=device)  # the request of each row still in the batch
     place = mask.sum(1)  # [live] of the next token
-    for step in range(limit):
-        log_probabilities = base.head(hidden).log_softmax(-1)
-        chosen = choose(log_probabilities, uniforms[live, step], sampling.temperature, sampling.top_p)
-        tokens[live, step] = chosen
-        log_probs[live, step] = log_probabilities.gather(1, chosen[:, None])[:, 0]
-        ended = torch.isin(chosen, end_ids) & ~finished[live]
-        length[live[ended]], finished[live[ended]] = step + 1, True
-        going = ~finished[live]
-        if step + 1 == limit or not bool(going.any()):
-            break
-        if int(going.sum()) <= 0.8 * len(live):
-            keep = going.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            live, mask, place, chosen = live[keep], mask[keep], place[keep], chosen[keep]
-        mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-        hidden = base.hidden(chosen[:, None], attention_mask=mask, position_ids=place[:, None], cache=cache)[:, 0]
-        place = place + 1
+    with base.decoding(cache):
+        for step in range(limit):
+            log_probabilities = base.head(hidden).log_softmax(-1)
+            chosen = choose(log_probabilities, uniforms[live, step], sampling.temperature, sampling.top_p)
+            tokens[live, step] = chosen
+            log_probs[live, step] = log_probabilities.gather(1, chosen[:, None])[:, 0]
+            ended = torch.isin(chosen, end_ids) & ~finished[live]
+            length[live[ended]], finished[live[ended]] = step + 1, True
+            going = ~finished[live]
+            if step + 1 == limit or not bool(going.any()):
+                break
+            if int(going.sum()) <= 0.8 * len(live):
+                keep = going.nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                live, mask, place, chosen = live[keep], mask[keep], place[keep], chosen[keep]
+            mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
+            hidden = base.hidden(chosen[:, None], attention_mask=mask, position_ids=place[:, None], cache=cache)[:, 0]
+            place = place + 1
     tokens, log_probs, lengths, done = tokens.cpu(), log_probs.cpu(), length.tolist(), finished.tolist()
     return [Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i]) for i in range(rows)]
 
 
-def prefill(base: SharedBase, requests: Sequence[Request]) -> tuple[DynamicCache, Tensor, Tensor]:
+def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tuple[DynamicCache, Tensor, Tensor]:
     """Read every distinct prompt once, and what neighbours begin with once for all of them.
+
+    Args:
+        base: The model; call inside `SharedBase.using`.
+        requests: One a row.
+        share: Let rows share the cache of what they begin with, where the model takes opcod's attention.
 
     Returns:
         The cache of all rows, its mask [rows, positions], and the hidden state [rows, H] at each prompt's end.
     """
     runs = list(equal_runs([r.prompt for r in requests]))
     distinct = [requests[run[0]] for run in runs]
-    cache, mask = read_prefixes(base, [r.prompt[: r.shared] for r in distinct], GrowingLayer)
-    ids, own = left_padded([r.prompt[r.shared :] for r in distinct], base.device)
+    shared = [0 if base.has_windows else r.shared for r in distinct]
+    begins = [r.prompt[:length] for r, length in zip(distinct, shared, strict=True)]
+    cache, mask = read_prefixes(base, begins, GrowingLayer)
+    common = mask.shape[1]
+    ids, own = left_padded([r.prompt[length:] for r, length in zip(distinct, shared, strict=True)], base.device)
     mask = torch.cat([mask, own], 1)
     hidden = base.hidden(
         ids,
@@ -194,6 +166,10 @@ def prefill(base: SharedBase, requests: Sequence[Request]) -> tuple[DynamicCache
         position_ids=positions(mask)[:, -ids.shape[1] :],
         cache=cache,
     )[:, -1]
+    if share and base.takes_attention:
+        groups = list(equal_runs(begins)) if common else [range(i, i + 1) for i in range(len(runs))]
+        cache = SharedCache(cache, common or mask.shape[1], groups, runs, base.device)
+        return cache, repeat_runs(runs, mask), repeat_runs(runs, hidden).contiguous()
     return cache, repeat_runs(runs, mask, cache), repeat_runs(runs, hidden).contiguous()
 
 

@@ -21,6 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 from transformers.masking_utils import eager_mask
 
 from opcod.attention import GROUPED
+from opcod.decoding import SharedCache
 from opcod.models import LoadedBase
 from opcod.peers import Lora, SharedBase
 
@@ -211,8 +212,9 @@ class SimulatedBase(SharedBase):
     ) -> Tensor:
         """See `SharedBase`; the mask is made here, as transformers looks at its numbers where it makes it."""
         rows, new = input_ids.shape
-        seen = new + (0 if cache is None else cache.get_seq_length())
-        shape = (1, 1, 1, 1) if self.fused else (rows, 1, new, seen)
+        seen = new if cache is None else cache.get_mask_sizes(new, 0)[0]
+        fused = self.fused and not isinstance(cache, SharedCache)
+        shape = (1, 1, 1, 1) if fused else (rows, 1, new, seen)
         mask = torch.zeros(shape, dtype=self.loaded.dtype, device=META)
         return super().hidden(input_ids, attention_mask=mask, position_ids=position_ids, cache=cache)
 

@@ -1,0 +1,204 @@
+"""Keys and values of responses while they are sampled: what rows begin with is kept once, and there is room to grow.
+
+Goes through transformers' own cache and attention interfaces, so that any causal language model decodes with it:
+`SharedCache` hands a layer's own keys and values back as any cache does, and `attention.grouped_attention` fetches the
+shared ones from it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+SPARE = 64
+"""Positions that are allocated at once."""
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer with room to grow, so that a decoded token does not copy the whole past."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values [B, heads, T, D]; returns views of all so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._room: tuple[Tensor, Tensor] | None = None
+        old, new = self.get_seq_length(), key_states.shape[-2]
+        batch, heads = key_states.shape[:2]
+        if self._room is None or self._room[0].shape[0] != batch or self._room[0].shape[-2] < old + new:
+            size = old + new + SPARE
+            self._room = (
+                key_states.new_empty(batch, heads, size, key_states.shape[-1]),
+                value_states.new_empty(batch, heads, size, value_states.shape[-1]),
+            )
+            if self.keys is not None and self.values is not None and old:
+                self._room[0][:, :, :old] = self.keys
+                self._room[1][:, :, :old] = self.values
+        self._room[0][:, :, old : old + new] = key_states
+        self._room[1][:, :, old : old + new] = value_states
+        self.keys = self._room[0][:, :, : old + new]
+        self.values = self._room[1][:, :, : old + new]
+        return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every sequence `repeats` times."""
+        super().batch_repeat_interleave(repeats)
+        self._room = None
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only the sequences at `indices`."""
+        super().batch_select_indices(indices)
+        self._room = None
+
+
+class Groups:
+    """Which rows of a batch share a prefix.
+
+    Args:
+        of_row: The prefix of each row, counted from 0, in ascending order; every prefix has a row.
+        device: Of the rows.
+    """
+
+    def __init__(self, of_row: Sequence[int], device: torch.device) -> None:
+        self.of_row = list(of_row)
+        sizes = list(Counter(self.of_row).values())
+        self.count, self.size = len(sizes), max(sizes)
+        self._slots: Tensor | None = None  # [count * size] the row in each place of a group, any row in an empty one
+        if self.count * self.size > len(self.of_row):
+            starts = [0, *accumulate(sizes)]
+            places = [group * self.size + row - starts[group] for row, group in enumerate(self.of_row)]
+            slots = torch.zeros(self.count * self.size, dtype=torch.long)
+            slots[places] = torch.arange(len(places))
+            self._places, self._slots = torch.tensor(places, device=device), slots.to(device)
+
+    def stack(self, rows: Tensor) -> Tensor:
+        """[rows, heads, M, D] -> [groups, heads, group size * M, D], a group's rows under one another."""
+        if self._slots is not None:
+            rows = rows[self._slots]
+        _, heads, m, size = rows.shape
+        return rows.view(self.count, self.size, heads, m, size).transpose(1, 2).reshape(self.count, heads, -1, size)
+
+    def unstack(self, stacked: Tensor) -> Tensor:
+        """The way back from `stack`."""
+        _, heads, m, size = stacked.shape
+        m //= self.size
+        rows = stacked.view(self.count, heads, self.size, m, size).transpose(1, 2).reshape(-1, heads, m, size)
+        return rows if self._slots is None else rows[self._places]
+
+
+class SharedLayer(DynamicLayer):
+    """Keys and values of the rows' own, behind a prefix that each group of rows shares.
+
+    Args:
+        prefix: Keys and values [groups, heads, P, D].
+        own: Keys and values [rows, heads, S, D] of what each row goes on with; S may be 0.
+    """
+
+    def __init__(self, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.lazy_initialization(*own)
+        self.length = own[0].shape[-2]
+        self._make_room(own)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values [rows, heads, T, D] to the rows' own.
+
+        Returns:
+            All of these [rows, heads, room, D], contiguous, with room at the end that a causal mask leaves out.
+        """
+        assert self.keys is not None
+        assert self.values is not None
+        old, self.length = self.length, self.length + key_states.shape[-2]
+        if self.keys.shape[-2] < self.length:
+            self._make_room((self.keys[:, :, :old], self.values[:, :, :old]))
+        self.keys[:, :, old : self.length] = key_states
+        self.values[:, :, old : self.length] = value_states
+        return self.keys, self.values
+
+    def _make_room(self, own: tuple[Tensor, Tensor]) -> None:
+        room = _room(self.length) - own[0].shape[-2]
+        self.keys, self.values = (torch.cat([t, t.new_zeros(*t.shape[:2], room, t.shape[3])], 2) for t in own)
+
+    def get_seq_length(self) -> int:
+        """Positions so far, the prefix's included."""
+        return self.prefix[0].shape[-2] + self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Of the mask of a pass: the prefix and the room for the rows' own."""
+        return self.prefix[0].shape[-2] + _room(self.length + query_length), 0
+
+    def select_prefixes(self, indices: Tensor) -> None:
+        """Keep only these groups' prefixes."""
+        keys, values = self.prefix
+        self.prefix = keys[indices], values[indices]
+
+
+def _room(length: int) -> int:
+    """Positions that are allocated for so many."""
+    return max(-(-length // SPARE), 1) * SPARE
+
+
+class SharedCache(DynamicCache):
+    """A cache in which the rows of a group share the keys and values of their prefix.
+
+    Layers of other kinds than `GrowingLayer`, such as those with a sliding window, keep a copy a row.
+
+    Args:
+        cache: What was read so far, one row a distinct prompt; given up for this one.
+        length: P, the positions of it that are shared.
+        groups: The rows of `cache` that share a prefix, group after group.
+        runs: The rows to come that go on from each row of `cache`.
+        device: Of the model.
+    """
+
+    def __init__(
+        self,
+        cache: DynamicCache,
+        length: int,
+        groups: Sequence[Sequence[int]],
+        runs: Sequence[Sequence[int]],
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.device = device
+        self.groups = Groups([g for g, rows in enumerate(groups) for row in rows for _ in runs[row]], device)
+        first = torch.tensor([rows[0] for rows in groups], device=device)
+        members = torch.tensor([row for row, run in enumerate(runs) for _ in run], device=device)
+        for layer in cache.layers:
+            if type(layer) is GrowingLayer:
+                assert layer.keys is not None
+                assert layer.values is not None
+                keys, values = layer.keys, layer.values
+                layer = SharedLayer(
+                    (keys[first, :, :length], values[first, :, :length]),
+                    (keys[members, :, length:], values[members, :, length:]),
+                )
+            else:
+                layer.batch_select_indices(members)  # type: ignore[union-attr]
+            self.layers.append(layer)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only the rows at `indices`, in ascending order; prefixes that nobody is left of are dropped."""
+        super().batch_select_indices(indices)
+        of_row = [self.groups.of_row[row] for row in indices.tolist()]
+        left = sorted(set(of_row))
+        if len(left) < self.groups.count:
+            for layer in self.layers:
+                if isinstance(layer, SharedLayer):
+                    layer.select_prefixes(torch.tensor(left, device=self.device))
+        self.groups = Groups([left.index(group) for group in of_row], self.device)
+
+    def shared(self, layer: int) -> SharedLayer | None:
+        """The layer, if its rows share prefixes."""
+        found = self.layers[layer]
+        return found if isinstance(found, SharedLayer) else None
