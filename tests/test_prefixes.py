@@ -65,6 +65,26 @@ def test_shared_prefixes_change_neither_loss_nor_gradient(tiny_base, reads, micr
     assert_equal(gradients, gradients_of_reference)
 
 
+def test_a_right_response_that_is_shown_to_several_is_read_once(tiny_base, reads):
+    tutee = peer(tiny_base)
+    question, solution, ends = (
+        random_ids(30, seed=1),
+        random_ids(50, seed=2),
+        [random_ids(3, seed=s) for s in (3, 4, 5)],
+    )
+    stranger = replace(of_question("first", 1, 0, 4), prompt=(*question, *ends[0]), solution="another")
+    others = [
+        replace(of_question("first", 2 + i, 0, 4), prompt=(*question, *solution, *end), solution="s")
+        for i, end in enumerate(ends)
+    ]
+    plain, expected, _ = matched(tutee, [stranger, *others], Matching(share_prefixes=False))
+    reads.clear()
+    shared, gradients, _ = matched(tutee, [stranger, *others], Matching())
+    assert shared.loss == pytest.approx(plain.loss, rel=1e-5)
+    assert_equal(gradients, expected)
+    assert reads[0] == 2 * 80, "the stranger's prompt beside the question with s, padded"
+
+
 def test_nothing_is_shared_where_activations_are_recomputed(tiny_folder):
     recomputed = matched(peer(load_tiny(tiny_folder), checkpoint_activations=True), CONTEXTS, Matching())
     plain = matched(peer(load_tiny(tiny_folder)), CONTEXTS, Matching(share_prefixes=False))

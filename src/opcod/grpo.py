@@ -136,7 +136,7 @@ def reinforce(
     )
     weighted = [advantages[i] * weight for i, weight in zip(chosen, weights, strict=True)]
     share = settings.share_prefixes and not tutee.base.checkpoint_activations
-    sequences = scored_together(kept, [a.prompt for a in kept], share=share)
+    sequences = scored_together(kept, [a.prompt for a in kept], [a.question.id for a in kept] if share else None)
     loss = 0.0
     for rows in token_batches(sequences, settings.micro_batch_tokens):
         micro = [sequences[i] for i in rows]

@@ -58,10 +58,7 @@ def token_divergence(
     _check(student_logits, teacher_logits, alpha, top_k)
     dtype = torch.promote_types(student_logits.dtype, torch.float32)
     student, teacher = student_logits.to(dtype), teacher_logits.detach().to(dtype)
-    if top_k is not None and top_k < student.shape[-1]:
-        support = student.detach().topk(top_k, dim=-1).indices
-        student, teacher = _restrict(student, support, add_tail), _restrict(teacher, support, add_tail)
-    return _jensen_shannon(student.log_softmax(-1), teacher.log_softmax(-1), alpha)
+    return _between(*_compared(student, teacher, top_k, add_tail), alpha)
 
 
 def clip_importance(per_token: Tensor, log_probs: Tensor, old_log_probs: Tensor, *, limit: float) -> Tensor:
@@ -123,8 +120,11 @@ def hidden_divergence(
         student_logits = head(student)
         with torch.no_grad():
             teacher_logits = head(teacher)
-        per_token = token_divergence(student_logits, teacher_logits, alpha=alpha, top_k=top_k, add_tail=add_tail)
-        return HiddenDivergence(per_token, token_log_probs(student_logits.detach(), sampled))
+        _check(student_logits, teacher_logits, alpha, top_k)
+        compared, with_teachers = _compared(student_logits, teacher_logits, top_k, add_tail)
+        whole = student_logits if not add_tail else compared  # which of them holds all of the mass
+        log_probs = _log_probs(student_logits.detach(), sampled, of=whole.detach())
+        return HiddenDivergence(_between(compared, with_teachers, alpha), log_probs)
 
     parts = [
         _RowByRow.apply(divergence, *chunk)
@@ -192,7 +192,25 @@ def _check_chunk(chunk_tokens: int) -> None:
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
     """The log-probabilities [...] of `tokens` [...] under `logits` [..., V], in nats."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return _log_probs(logits, tokens, of=logits)
+
+
+def _log_probs(logits: Tensor, tokens: Tensor, of: Tensor) -> Tensor:
+    """`token_log_probs`, where the logits `of` [..., any] sum up to the same mass."""
+    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - of.logsumexp(-1)
+
+
+def _compared(student: Tensor, teacher: Tensor, top_k: int | None, add_tail: bool) -> tuple[Tensor, Tensor]:
+    """The logits [..., K] of both that are compared: of the student's likeliest tokens, or of all."""
+    if top_k is None or top_k >= student.shape[-1]:
+        return student, teacher
+    support = student.detach().topk(top_k, dim=-1).indices
+    return _restrict(student, support, add_tail), _restrict(teacher, support, add_tail)
+
+
+def _between(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
+    """The divergence [...] between two sets of logits [..., K]."""
+    return _jensen_shannon(student.log_softmax(-1), teacher.log_softmax(-1), alpha)
 
 
 def _restrict(logits: Tensor, support: Tensor, add_tail: bool) -> Tensor:
@@ -200,13 +218,27 @@ def _restrict(logits: Tensor, support: Tensor, add_tail: bool) -> Tensor:
 
     The others are summed by themselves: 1 - the support's mass would cancel where that mass is near 1.
     """
-    top = logits.gather(-1, support)
-    if not add_tail:
-        return top
-    rest = logits.scatter(-1, support, -torch.inf)
-    nothing = rest.detach().amax(-1, keepdim=True) == -torch.inf
-    tail = rest.masked_fill(nothing, 0.0).logsumexp(-1, keepdim=True).masked_fill(nothing, -torch.inf)
-    return torch.cat([top, tail], dim=-1)
+    return _WithTail.apply(logits, support) if add_tail else logits.gather(-1, support)
+
+
+class _WithTail(torch.autograd.Function):
+    """The logits of a support [..., k] and the logarithm of all others' summed exponentials, in one scratch copy."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, support: Tensor) -> Tensor:
+        rest = logits.scatter(-1, support, -torch.inf)
+        largest = rest.amax(-1, keepdim=True)
+        rest.sub_(largest.masked_fill(largest == -torch.inf, 0.0)).exp_()
+        mass = rest.sum(-1, keepdim=True)
+        ctx.save_for_backward(rest, mass, support)
+        return torch.cat([logits.gather(-1, support), mass.log() + largest], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        rest, mass, support = ctx.saved_tensors
+        top, tail = gradient.tensor_split([support.shape[-1]], dim=-1)
+        share = (tail / mass).masked_fill(mass == 0, 0.0)
+        return (rest * share).scatter_(-1, support, top), None
 
 
 def _jensen_shannon(log_student: Tensor, log_teacher: Tensor, alpha: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,8 +90,10 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
     """
     share = settings.share_prefixes and not tutee.base.checkpoint_activations
     attempts = [c.attempt for c in contexts]
-    students = scored_together(attempts, [a.prompt for a in attempts], share=share)
-    teachers = scored_together(attempts, [c.prompt for c in contexts], share=share)
+    asked = [a.question.id for a in attempts]
+    shown = [(c.attempt.question.id, c.solution) for c in contexts]  # s stands before f, so that it is shared as well
+    students = scored_together(attempts, [a.prompt for a in attempts], asked if share else None)
+    teachers = scored_together(attempts, [c.prompt for c in contexts], shown if share else None)
     lengths = [len(s.response) for s in students]
     total = sum(lengths)
     weights = token_weights(lengths, responses=len(contexts), tokens=total, average=settings.average)
@@ -123,11 +125,19 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
     return Match(loss, divergence, total)
 
 
-def scored_together(attempts: Sequence[Attempt], prompts: Sequence[tuple[int, ...]], *, share: bool) -> list[Scored]:
-    """Every response behind its prompt; with `share`, those to one question share what their prompts begin with."""
+def scored_together(
+    attempts: Sequence[Attempt], prompts: Sequence[tuple[int, ...]], families: Sequence[Hashable] | None
+) -> list[Scored]:
+    """Every response behind its prompt; neighbours of a family share what their prompts begin with.
+
+    Args:
+        attempts: The responses.
+        prompts: Of each.
+        families: To which each belongs; none share without it.
+    """
     scored = []
-    for group in equal_runs([a.question.id for a in attempts]):
-        shared = shared_length([prompts[i] for i in group]) if share else 0
+    for group in equal_runs(range(len(attempts)) if families is None else families):
+        shared = shared_length([prompts[i] for i in group]) if families is not None else 0
         scored += [Scored(prompts[i], tuple(attempts[i].response.tokens.tolist()), shared) for i in group]
     return scored
 

@@ -1,0 +1,127 @@
+"""Processes that do a fixed piece of work whenever they are told to, so that two ways of doing it can take turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+GIB = 1024**3
+
+Told = dict[str, float]
+"""What a piece of work came to: `seconds`, `peak_gib`, and what the work tells of itself."""
+
+
+class Worker:
+    """A module of this package in a process of its own, as its driver sees it.
+
+    Args:
+        module: Its name within this package.
+        arguments: Of its command line.
+        python: The interpreter; the driver's by default.
+        threads: For torch.
+
+    Raises:
+        RuntimeError: If the process ends before it is ready; its last lines of output are named.
+    """
+
+    def __init__(self, module: str, *arguments: str, python: str = sys.executable, threads: int) -> None:
+        self.name = " ".join([module, *arguments])
+        self.log = Path(f"/tmp/opcod-bench-{os.getpid()}-{id(self)}.log")
+        root = Path(__file__).resolve().parents[1]
+        self._errors: IO[str] = self.log.open("w", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [python, "-m", f"benchmarks.{module}", *arguments],
+            cwd=root,
+            env=os.environ
+            | {
+                "HF_HUB_OFFLINE": "1",
+                "OMP_NUM_THREADS": str(threads),
+                "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._hear()
+
+    def work(self) -> Told:
+        """Have the piece of work done once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self._hear()
+
+    def _hear(self) -> Told:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.flush()
+            last = self.log.read_text(encoding="utf-8").splitlines()[-15:]
+            raise RuntimeError(f"{self.name} ended with {self._process.returncode}:\n" + "\n".join(last))
+        told: Told = json.loads(line)
+        return told
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+        self.log.unlink(missing_ok=True)
+
+
+class Turn:
+    """The worker's side: waits to be told, and tells. What libraries print goes to the error output."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        self._told = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+        self._start = 0.0
+
+    def ready(self) -> None:
+        """Everything is loaded."""
+        self._tell({})
+
+    def begin(self) -> None:
+        """Wait for the driver's word, and start the clock."""
+        if not sys.stdin.readline():
+            sys.exit()
+        self._start = time.perf_counter()
+
+    def end(self, **told: float) -> None:
+        """The work is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._tell({"seconds": time.perf_counter() - self._start, "peak_gib": peak_memory() / GIB} | told)
+
+    def serve(self, work: Callable[[], Told]) -> None:
+        """Do a piece of work whenever the driver says so."""
+        self.ready()
+        while True:
+            self.begin()
+            self.end(**work())
+
+    def _tell(self, told: dict[str, Any]) -> None:
+        self._told.write(json.dumps(told) + "\n")
+        self._told.flush()
+
+
+def peak_memory() -> int:
+    """The most bytes of memory so far: allocated on the GPU, or resident in the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(kib) * 1024
