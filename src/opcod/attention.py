@@ -57,20 +57,20 @@ def grouped_attention(
         raise ValueError("this model's attention has dropout or sinks: set the base model's `attention` to `sdpa`")
     batch, heads, queries, size = query.shape
     kept = key.shape[1]
-    scale = size**-0.5 if scaling is None else scaling
-    grouped = query.reshape(batch, kept, heads // kept * queries, size)
+    scaled = query * (size**-0.5 if scaling is None else scaling)
+    grouped = scaled.reshape(batch, kept, heads // kept * queries, size)
     shared = None if shared_cache is None else shared_cache.shared(module.layer_idx)  # type: ignore[arg-type]
-    scores = grouped @ key.transpose(2, 3) * scale
+    scores = grouped @ key.transpose(2, 3)
     if shared_cache is not None and shared is not None:
         groups, (keys, values) = shared_cache.groups, shared.prefix
-        common = groups.unstack(groups.stack(grouped) @ keys.transpose(2, 3) * scale)
+        common = groups.unstack(groups.stack(grouped) @ keys.transpose(2, 3))
         scores = torch.cat([common, scores], -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:
         scores = scores.view(batch, kept, heads // kept, queries, -1) + attention_mask[:, :, None]
         scores = scores.view(batch, kept, heads // kept * queries, -1)
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    weights = scores.softmax(-1).to(value.dtype)  # summed up in float32 whatever the numbers of the scores
     if shared_cache is not None and shared is not None:
         on_common, weights = weights.tensor_split([keys.shape[2]], -1)
         out = groups.unstack(groups.stack(on_common) @ values) + weights @ value

@@ -30,6 +30,7 @@ from transformers import Cache, DynamicCache
 from opcod.attention import GROUPED
 from opcod.decoding import SharedCache
 from opcod.models import LoadedBase, ModelError
+from opcod.prepacking import prepacked
 
 Role = Literal["student", "teacher", "tutor"]
 State = dict[str, Tensor]
@@ -163,7 +164,8 @@ class SharedBase(nn.Module):
                 for layer, weight in zip(layers, weights, strict=True):
                     weight.data = (weight.data + layer.get_delta_weight(name)).to(weight.dtype)
             tuner.disable_adapter_layers()
-            with self.using(_BARE):
+            linear = [layer.get_base_layer() for layer in layers]
+            with self.using(_BARE), prepacked([*linear, self.loaded.model.get_output_embeddings()]):
                 yield
         finally:
             for weight, original in zip(weights, originals, strict=True):
