@@ -20,7 +20,7 @@ from opcod.matching import Average, scored_together, token_weights
 from opcod.peers import Peer
 from opcod.records import Clock, StepRecord
 from opcod.rollout import Sampling
-from opcod.scoring import response_hidden, response_tokens, token_batches
+from opcod.scoring import over_micro_batches, response_hidden, response_tokens
 from opcod.students import Student, Students
 from opcod.tutoring import no_feedback
 
@@ -137,8 +137,9 @@ def reinforce(
     weighted = [advantages[i] * weight for i, weight in zip(chosen, weights, strict=True)]
     share = settings.share_prefixes and not tutee.base.checkpoint_activations
     sequences = scored_together(kept, [a.prompt for a in kept], [a.question.id for a in kept] if share else None)
-    loss = 0.0
-    for rows in token_batches(sequences, settings.micro_batch_tokens):
+
+    def micro_batch(rows: list[int]) -> float:
+        """Its share of the loss."""
         micro = [sequences[i] for i in rows]
         with tutee.using("student", train=True):
             log_probs = hidden_log_probs(
@@ -151,7 +152,8 @@ def reinforce(
             if settings.importance_limit is not None:
                 old = torch.cat([kept[i].response.log_probs for i in rows]).to(log_probs.device)
                 per_token = clip_importance(per_token, log_probs, old, limit=settings.importance_limit)
-            micro_loss = per_token.sum()
-            backward(micro_loss)
-        loss += float(micro_loss.detach())
-    return loss
+            loss = per_token.sum()
+            backward(loss)
+        return float(loss.detach())
+
+    return sum(over_micro_batches(sequences, settings.micro_batch_tokens, tutee.parameters(), micro_batch))

@@ -14,7 +14,7 @@ from opcod.contexts import Context
 from opcod.losses import clip_importance, hidden_divergence
 from opcod.peers import Peer, Role
 from opcod.prefixes import equal_runs, shared_length
-from opcod.scoring import Scored, response_hidden, response_tokens, token_batches
+from opcod.scoring import Scored, over_micro_batches, response_hidden, response_tokens
 
 Average = Literal["responses", "tokens"]
 """Of tokens' losses: over a response's tokens, then over responses (the paper's Eq. 1); or over all tokens."""
@@ -97,8 +97,9 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
     lengths = [len(s.response) for s in students]
     total = sum(lengths)
     weights = token_weights(lengths, responses=len(contexts), tokens=total, average=settings.average)
-    loss = divergence = 0.0
-    for rows in token_batches(teachers, settings.micro_batch_tokens):
+
+    def micro_batch(rows: list[int]) -> tuple[float, float]:
+        """Its share of the loss, and its tokens' divergences added up."""
         micro = [students[i] for i in rows]
         # The teacher first: activations that are recomputed in the backward pass need the student still active.
         with tutee.using(settings.teacher_role):
@@ -118,11 +119,12 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
             if settings.importance_limit is not None:
                 old = torch.cat([attempts[i].response.log_probs for i in rows]).to(per_token.device)
                 per_token = clip_importance(per_token, matched.log_probs, old, limit=settings.importance_limit)
-            micro_loss = (per_token * torch.cat([weights[i] for i in rows]).to(per_token.device)).sum()
-            backward(micro_loss)
-        loss += float(micro_loss.detach())
-        divergence += float(matched.per_token.detach().sum()) / total
-    return Match(loss, divergence, total)
+            loss = (per_token * torch.cat([weights[i] for i in rows]).to(per_token.device)).sum()
+            backward(loss)
+        return float(loss.detach()), float(matched.per_token.detach().sum())
+
+    parts = over_micro_batches(teachers, settings.micro_batch_tokens, tutee.parameters(), micro_batch)
+    return Match(sum(loss for loss, _ in parts), sum(divergence for _, divergence in parts) / total, total)
 
 
 def scored_together(

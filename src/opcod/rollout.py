@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from opcod.decoding import GrowingLayer, SharedCache
+from opcod.memory import halved_where_full
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes, repeat_runs
 
@@ -99,9 +101,16 @@ def sample(base: SharedBase, requests: Sequence[Request], sampling: Sampling, en
     Returns:
         One response a request, in their order.
     """
+
+    def sampled(batch: Sequence[Request], size: int) -> list[Response]:
+        """So many side by side."""
+        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+        return [response for part in parts for response in _sample_batch(base, part, sampling, ends)]
+
     responses: list[Response] = []
     for start in range(0, len(requests), sampling.batch_size):
-        responses += _sample_batch(base, requests[start : start + sampling.batch_size], sampling, ends)
+        batch = requests[start : start + sampling.batch_size]
+        responses += halved_where_full(partial(sampled, batch), len(batch), setting="batch_size")
     return responses
 
 

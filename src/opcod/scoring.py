@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from opcod.memory import halved_where_full
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, positions, read_prefixes
+
+T = TypeVar("T")
 
 
 class Scored(NamedTuple):
@@ -70,6 +73,25 @@ def _read(base: SharedBase, ids: Tensor, prefixes: Sequence[tuple[int, ...]]) ->
 def response_tokens(sequences: Sequence[Scored], device: torch.device) -> Tensor:
     """The responses' tokens [N], in the order of `response_hidden`."""
     return torch.tensor([t for s in sequences for t in s.response], device=device)
+
+
+def over_micro_batches(
+    sequences: Sequence[Scored], max_tokens: int, parameters: Sequence[nn.Parameter], work: Callable[[list[int]], T]
+) -> list[T]:
+    """What `work` makes of each micro-batch; where memory runs out, of smaller ones (`memory.halved_where_full`).
+
+    Args:
+        sequences: All of a step.
+        max_tokens: See `token_batches`; the setting `micro_batch_tokens`.
+        parameters: Whose gradients `work` adds to.
+        work: Takes indices into `sequences`.
+    """
+    return halved_where_full(
+        lambda tokens: [work(rows) for rows in token_batches(sequences, tokens)],
+        max_tokens,
+        setting="micro_batch_tokens",
+        parameters=parameters,
+    )
 
 
 def token_batches(sequences: Sequence[Scored], max_tokens: int) -> list[list[int]]:

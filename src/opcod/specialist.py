@@ -24,7 +24,7 @@ from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, SharedBase, read_adapter
 from opcod.prompts import student_messages
 from opcod.rollout import Sampling, seed_of
-from opcod.scoring import Scored, response_hidden, response_tokens, token_batches
+from opcod.scoring import Scored, over_micro_batches, response_hidden, response_tokens
 from opcod.solving import Solved, Solving, solve
 from opcod.specialists import adapter_folder
 
@@ -205,12 +205,14 @@ def imitate(
         The loss, in nats a token.
     """
     total = sum(len(s.response) for s in sequences)
-    loss = 0.0
-    for rows in token_batches(sequences, micro_batch_tokens):
+
+    def micro_batch(rows: list[int]) -> float:
+        """Its share of the loss."""
         micro = [sequences[i] for i in rows]
         with base.using(adapter, train=True):
             log_probs = hidden_log_probs(response_hidden(base, micro), response_tokens(micro, base.device), base.head)
             share = -log_probs.sum() / total
         backward(share)
-        loss += float(share.detach())
-    return loss
+        return float(share.detach())
+
+    return sum(over_micro_batches(sequences, micro_batch_tokens, base.parameters_of(adapter), micro_batch))
