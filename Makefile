@@ -9,7 +9,7 @@ SIZE := small
 SCHOOL := runs/tiny-school
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types format reproduce specialists clean
+.PHONY: help setup demo test test-slow lint types format reproduce bench specialists clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ reproduce: $(READY) $(if $(filter tiny ablations,$(SIZE)),$(SCHOOL)/materials) #
 
 $(SCHOOL)/materials: # the last that is written of the tests' tiny model and its specialists
 	$(BIN)/python tests/schooling.py $(SCHOOL)
+
+bench: $(READY) ## opcod beside TRL and transformers, as ratios of seconds and memory; half an hour on an idle machine
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks.compare --output runs/benchmarks.json
 
 specialists: $(READY) ## make the shipped specialists anew; takes hours
 	$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-skills.yaml --output adapters/skills

@@ -10,7 +10,7 @@ from opcod.attempts import Attempt
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData, StepBatch
 from opcod.data.questions import Question
-from opcod.data.sources import GeneratedScience
+from opcod.data.sources import GeneratedScience, Splits
 from opcod.gate import Gate
 from opcod.grading import Grade
 from opcod.peers import Peer
@@ -28,12 +28,14 @@ class Size:
         samples: n, responses to each.
         length: Tokens of every response.
         feedback: Tokens of every feedback; 0 where there is no tutor.
+        filler: Words that every question is longer by.
     """
 
     questions: int = 4
     samples: int = 8
     length: int = 64
     feedback: int = 0
+    filler: int = 0
 
 
 def size_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +49,26 @@ def size_of(options: argparse.Namespace) -> Size:
     return Size(**{name: getattr(options, name) for name in vars(Size())})
 
 
+class LongQuestions(GeneratedScience):
+    """Generated questions that begin with words which say nothing.
+
+    Args:
+        words: How many.
+    """
+
+    def __init__(self, words: int) -> None:
+        super().__init__(DOMAINS, levels=[1], train=200)
+        self.words = words
+
+    def splits(self, **counts: Any) -> Splits:
+        """See `QuestionSource`."""
+        splits = super().splits(**counts)
+        return replace(splits, train=[replace(q, text="so " * self.words + q.text) for q in splits.train])
+
+
 def question_data(size: Size, steps: int) -> QuestionData:
     """Generated questions, in the same order for everybody."""
-    source = GeneratedScience(DOMAINS, levels=[1], train=200)
-    return QuestionData(source, batch_size=size.questions, steps=steps, validation=1, test=1)
+    return QuestionData(LongQuestions(size.filler), batch_size=size.questions, steps=steps, validation=1, test=1)
 
 
 def is_right(sample: int) -> bool:
