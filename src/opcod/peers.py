@@ -29,6 +29,7 @@ from transformers import Cache, DynamicCache
 
 from opcod.attention import GROUPED
 from opcod.decoding import SharedCache
+from opcod.low_rank import fuse_low_rank
 from opcod.models import LoadedBase, ModelError
 from opcod.prepacking import prepacked
 
@@ -72,18 +73,26 @@ class SharedBase(nn.Module):
         lora: Shape of the adapters.
         checkpoint_activations: Recompute activations in the backward pass instead of keeping them.
         merge: Add an adapter to the weights while it samples.
+        fuse: Compute adapted layers by `low_rank.LowRankLinear`; otherwise peft does.
     """
 
     def __init__(
-        self, loaded: LoadedBase, lora: Lora, *, checkpoint_activations: bool = False, merge: bool = True
+        self,
+        loaded: LoadedBase,
+        lora: Lora,
+        *,
+        checkpoint_activations: bool = False,
+        merge: bool = True,
+        fuse: bool = True,
     ) -> None:
         super().__init__()
         self.merge = merge
+        self.fuse = fuse
         self.loaded = loaded
         self.lora = lora
         self.checkpoint_activations = checkpoint_activations
         self.peft: PeftModel = get_peft_model(loaded.model, lora.config(), adapter_name=_BARE)
-        self._skip_input_casts()
+        self._prepare_layers()
         self.activate(_BARE)
         self._check_head()
 
@@ -107,14 +116,16 @@ class SharedBase(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.peft.add_adapter(name, self.lora.config())
-        self._skip_input_casts()
+        self._prepare_layers()
         self.activate(_BARE)
 
-    def _skip_input_casts(self) -> None:
-        """Let autocast bring adapters to the base's numbers, instead of peft every activation to float32."""
+    def _prepare_layers(self) -> None:
+        """Let autocast bring adapters to the base's numbers, instead of peft every activation to float32; and fuse."""
         layers: list[Any] = [m for m in self.peft.modules() if isinstance(m, BaseTunerLayer)]
         for layer in layers:
             layer.cast_input_dtype_enabled = self.loaded.dtype == torch.float32
+            if self.fuse:
+                fuse_low_rank(layer)
 
     def activate(self, name: str, *, train: bool = False) -> None:
         """Make `name` the active adapter; only with `train` does it, and nothing else, take gradients."""

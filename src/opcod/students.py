@@ -28,6 +28,8 @@ from opcod.records import Clock, StepRecord, figures_of, warn_if_dead
 from opcod.rollout import Sampling, seed_of
 from opcod.specialists import adapter_folder
 
+_STEPS_BETWEEN_TIDYING = 4  # freed memory that is given back has to be fetched again: 4 % of a step
+
 
 @dataclass(frozen=True)
 class Student:
@@ -172,7 +174,8 @@ class Students(L.LightningModule, ABC):
 
     def on_train_batch_end(self, outputs: Any, batch: StepBatch, batch_idx: int) -> None:
         """A step is over."""
-        give_back_freed_memory()
+        if (batch_idx + 1) % _STEPS_BETWEEN_TIDYING == 0:
+            give_back_freed_memory()
 
     def tutee(self, batch: StepBatch) -> Peer:
         """Who learns from a batch."""
