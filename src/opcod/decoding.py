@@ -174,18 +174,18 @@ class SharedCache(DynamicCache):
         self.groups = Groups([g for g, rows in enumerate(groups) for row in rows for _ in runs[row]], device)
         first = torch.tensor([rows[0] for rows in groups], device=device)
         members = torch.tensor([row for row, run in enumerate(runs) for _ in run], device=device)
-        for layer in cache.layers:
+        self.layers = cache.layers
+        for index, layer in enumerate(self.layers):  # one by one, so that what was copied is let go
             if type(layer) is GrowingLayer:
                 assert layer.keys is not None
                 assert layer.values is not None
                 keys, values = layer.keys, layer.values
-                layer = SharedLayer(
+                self.layers[index] = SharedLayer(
                     (keys[first, :, :length], values[first, :, :length]),
                     (keys[members, :, length:], values[members, :, length:]),
                 )
             else:
                 layer.batch_select_indices(members)  # type: ignore[union-attr]
-            self.layers.append(layer)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only the rows at `indices`, in ascending order; prefixes that nobody is left of are dropped."""
