@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ class Worker:
 
     def __init__(self, module: str, *arguments: str, python: str = sys.executable, threads: int) -> None:
         self.name = " ".join([module, *arguments])
-        self.log = Path(f"/tmp/opcod-bench-{os.getpid()}-{id(self)}.log")
+        self.log = Path(tempfile.gettempdir()) / f"opcod-bench-{os.getpid()}-{id(self)}.log"
         root = Path(__file__).resolve().parents[1]
         self._errors: IO[str] = self.log.open("w", encoding="utf-8")
         self._process = subprocess.Popen(
