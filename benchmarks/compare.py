@@ -13,7 +13,6 @@ import importlib.util
 import json
 import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -26,6 +25,7 @@ import torch
 import transformers
 
 from benchmarks.workers import Told, Worker
+from opcod.card import commit_of_checkout
 
 TOLERANCE = 0.25
 """How much of a measured ratio may be lost before `--check` fails."""
@@ -207,12 +207,11 @@ def main() -> None:
     rows = [row for row in ROWS if options.only in row.name and (has_trl or not row.trl)]
     if not has_trl:
         print("TRL is not installed: its rows are left out", file=sys.stderr)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     report = Report(
         machine(),
         options.threads,
         {module.__name__: module.__version__ for module in (torch, transformers, peft, bitsandbytes)},
-        commit.stdout.strip(),
+        commit_of_checkout(),
         date.today().isoformat(),
     )
     print("| what | ours | theirs | ratio | at most | met |\n|---|---|---|---|---|---|", flush=True)

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-GIB = 1024**3
+from opcod.devices import GIB, bytes_of_line
 
 Told = dict[str, float]
 """What a piece of work came to: `seconds`, `peak_gib`, and what the work tells of itself."""
@@ -123,6 +123,4 @@ def peak_memory() -> int:
     """The most bytes of memory so far: allocated on the GPU, or resident in the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(kib) * 1024
+    return int(bytes_of_line("/proc/self/status", "VmHWM:") or 0)

@@ -510,3 +510,8 @@ def test_predict_writes_a_row_for_every_response(tiny_folder, tmp_path):
     assert len(read) == 2 * 2 * 2 * 3  # students, domains, questions, samples
     assert {(row["student"], row["domain"]) for row in read} == {(s, d) for s in "ab" for d in ("physics", "chemistry")}
     assert (tmp_path / "runs" / "version_0" / "config.yaml").is_file()
+
+
+def test_the_list_of_commands_does_not_wait_for_torch():
+    code = "import sys, opcod.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

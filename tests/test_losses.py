@@ -140,6 +140,18 @@ def test_half_precision_is_computed_in_float32(dtype):
     torch.testing.assert_close(value, token_divergence(student.float(), teacher.float(), alpha=0.5, top_k=4))
 
 
+@pytest.mark.parametrize("top_k", [None, 5])
+def test_hidden_states_behind_a_head_of_half_precision_are_compared_in_float32(top_k):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 6, 8, generator=generator).bfloat16()
+    weight, tokens = torch.randn(30, 8, generator=generator).bfloat16(), torch.arange(6)
+    half = hidden_divergence(student, teacher, tokens, lambda h: h @ weight.T, alpha=0.5, top_k=top_k)
+    single = hidden_divergence(student, teacher, tokens, lambda h: (h @ weight.T).float(), alpha=0.5, top_k=top_k)
+    assert half.per_token.dtype == half.log_probs.dtype == torch.float32
+    assert torch.equal(half.per_token, single.per_token)
+    assert torch.equal(half.log_probs, single.log_probs)
+
+
 def test_importance_is_clipped_per_token_and_detached():
     per_token = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
     now = torch.tensor([-1.0, -1.0, -1.0], requires_grad=True)

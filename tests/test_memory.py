@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from opcod.halving import halved_where_full, is_out_of_memory
 from opcod.matching import Matching
-from opcod.memory import halved_where_full, is_out_of_memory
 from opcod.peers import SharedBase
 from test_matching import assert_equal, matched, peer
 from test_prefixes import CONTEXTS

@@ -59,10 +59,10 @@ def grouped_attention(
     kept = key.shape[1]
     scaled = query * (size**-0.5 if scaling is None else scaling)
     grouped = scaled.reshape(batch, kept, heads // kept * queries, size)
-    shared = None if shared_cache is None else shared_cache.shared(module.layer_idx)  # type: ignore[arg-type]
+    prefix = None if shared_cache is None else shared_cache.prefix_of(module.layer_idx)  # type: ignore[arg-type]
     scores = grouped @ key.transpose(2, 3)
-    if shared_cache is not None and shared is not None:
-        groups, (keys, values) = shared_cache.groups, shared.prefix
+    if prefix is not None:
+        groups, keys, values = prefix
         common = groups.unstack(groups.stack(grouped) @ keys.transpose(2, 3))
         scores = torch.cat([common, scores], -1)
     if softcap is not None:
@@ -71,7 +71,7 @@ def grouped_attention(
         scores = scores.view(batch, kept, heads // kept, queries, -1) + attention_mask[:, :, None]
         scores = scores.view(batch, kept, heads // kept * queries, -1)
     weights = scores.softmax(-1).to(value.dtype)  # summed up in float32 whatever the numbers of the scores
-    if shared_cache is not None and shared is not None:
+    if prefix is not None:
         on_common, weights = weights.tensor_split([keys.shape[2]], -1)
         out = groups.unstack(groups.stack(on_common) @ values) + weights @ value
     else:

@@ -198,7 +198,7 @@ class SharedCache(DynamicCache):
                     layer.select_prefixes(torch.tensor(left, device=self.device))
         self.groups = Groups([left.index(group) for group in of_row], self.device)
 
-    def shared(self, layer: int) -> SharedLayer | None:
-        """The layer, if its rows share prefixes."""
+    def prefix_of(self, layer: int) -> tuple[Groups, Tensor, Tensor] | None:
+        """What rows share in a layer, if they do: which of them, and keys and values [groups, heads, P, D]."""
         found = self.layers[layer]
-        return found if isinstance(found, SharedLayer) else None
+        return (self.groups, *found.prefix) if isinstance(found, SharedLayer) else None

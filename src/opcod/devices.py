@@ -89,15 +89,16 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _physical_memory() -> float | None:
-    return _kibibytes("/proc/meminfo", "MemTotal:")
+    return bytes_of_line("/proc/meminfo", "MemTotal:")
 
 
 def _resident_memory() -> float:
     """Of this process: the libraries, mostly."""
-    return _kibibytes("/proc/self/status", "VmRSS:") or 0.5 * GIB
+    return bytes_of_line("/proc/self/status", "VmRSS:") or 0.5 * GIB
 
 
-def _kibibytes(path: str, name: str) -> float | None:
+def bytes_of_line(path: str, name: str) -> float | None:
+    """What the line of a file of Linux's /proc tells that begins with `name`; None elsewhere."""
     try:
         with open(path, encoding="ascii") as file:
             return next((1024.0 * int(line.split()[1]) for line in file if line.startswith(name)), None)

@@ -55,10 +55,7 @@ def token_divergence(
     Raises:
         ValueError: If the shapes differ, `alpha` is not within 0 to 1 or `top_k` is below 1.
     """
-    _check(student_logits, teacher_logits, alpha, top_k)
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
-    student, teacher = student_logits.to(dtype), teacher_logits.detach().to(dtype)
-    return _between(*_compared(student, teacher, top_k, add_tail), alpha)
+    return _divergence(student_logits, teacher_logits, alpha, top_k, add_tail)[0]
 
 
 def clip_importance(per_token: Tensor, log_probs: Tensor, old_log_probs: Tensor, *, limit: float) -> Tensor:
@@ -120,11 +117,8 @@ def hidden_divergence(
         student_logits = head(student)
         with torch.no_grad():
             teacher_logits = head(teacher)
-        _check(student_logits, teacher_logits, alpha, top_k)
-        compared, with_teachers = _compared(student_logits, teacher_logits, top_k, add_tail)
-        whole = student_logits if not add_tail else compared  # which of them holds all of the mass
-        log_probs = _log_probs(student_logits.detach(), sampled, of=whole.detach())
-        return HiddenDivergence(_between(compared, with_teachers, alpha), log_probs)
+        per_token, whole = _divergence(student_logits, teacher_logits, alpha, top_k, add_tail)
+        return HiddenDivergence(per_token, _log_probs(student_logits.detach(), sampled, of=whole.detach()))
 
     parts = [
         _RowByRow.apply(divergence, *chunk)
@@ -200,17 +194,19 @@ def _log_probs(logits: Tensor, tokens: Tensor, of: Tensor) -> Tensor:
     return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - of.logsumexp(-1)
 
 
-def _compared(student: Tensor, teacher: Tensor, top_k: int | None, add_tail: bool) -> tuple[Tensor, Tensor]:
-    """The logits [..., K] of both that are compared: of the student's likeliest tokens, or of all."""
-    if top_k is None or top_k >= student.shape[-1]:
-        return student, teacher
-    support = student.detach().topk(top_k, dim=-1).indices
-    return _restrict(student, support, add_tail), _restrict(teacher, support, add_tail)
-
-
-def _between(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
-    """The divergence [...] between two sets of logits [..., K]."""
-    return _jensen_shannon(student.log_softmax(-1), teacher.log_softmax(-1), alpha)
+def _divergence(
+    student_logits: Tensor, teacher_logits: Tensor, alpha: float, top_k: int | None, add_tail: bool
+) -> tuple[Tensor, Tensor]:
+    """`token_divergence` [...], and logits [..., any] that hold all of the student's mass."""
+    _check(student_logits, teacher_logits, alpha, top_k)
+    dtype = torch.promote_types(student_logits.dtype, torch.float32)
+    whole, teacher = student_logits.to(dtype), teacher_logits.detach().to(dtype)
+    student = whole
+    if top_k is not None and top_k < student.shape[-1]:
+        support = student.detach().topk(top_k, dim=-1).indices
+        student, teacher = _restrict(student, support, add_tail), _restrict(teacher, support, add_tail)
+    per_token = _jensen_shannon(student.log_softmax(-1), teacher.log_softmax(-1), alpha)
+    return per_token, student if add_tail else whole
 
 
 def _restrict(logits: Tensor, support: Tensor, add_tail: bool) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 def fuse_low_rank(layer: nn.Module) -> None:
     """Let an adapted linear layer compute its output by `LowRankLinear` wherever that is what peft would compute.
 
-    Layers of other kinds, such as those whose weights are packed in 4 bits, are left to peft.
+    Layers of other kinds, such as those whose weights are packed in 4 bits, are left to peft. opcod's adapters have
+    neither dropout nor a bias (`peers.Lora.config`), and `LowRankLinear` has none.
     """
     if type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear:
         vars(layer)["forward"] = _Fused(layer)

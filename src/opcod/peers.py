@@ -239,15 +239,16 @@ class SharedBase(nn.Module):
     @contextlib.contextmanager
     def decoding(self, cache: Cache) -> Iterator[None]:
         """Decode with `cache` as long as the block lasts: by opcod's own attention where rows share prefixes."""
+        if not isinstance(cache, SharedCache):
+            yield
+            return
         model = self.loaded.model
         before = model.config._attn_implementation
-        if isinstance(cache, SharedCache):
-            model.set_attn_implementation(GROUPED)
+        model.set_attn_implementation(GROUPED)
         try:
             yield
         finally:
-            if isinstance(cache, SharedCache):
-                model.set_attn_implementation(before)
+            model.set_attn_implementation(before)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] of hidden states [N, H], with the model family's scaling, in float32."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from opcod.decoding import GrowingLayer, SharedCache
-from opcod.memory import halved_where_full
+from opcod.halving import halved_where_full
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes, repeat_runs
 
@@ -163,11 +163,12 @@ def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tu
     """
     runs = list(equal_runs([r.prompt for r in requests]))
     distinct = [requests[run[0]] for run in runs]
-    shared = [0 if base.has_windows else r.shared for r in distinct]
-    begins = [r.prompt[:length] for r, length in zip(distinct, shared, strict=True)]
+    windows = base.has_windows
+    starts = [0 if windows else r.shared for r in distinct]
+    begins = [r.prompt[:start] for r, start in zip(distinct, starts, strict=True)]
     cache, mask = read_prefixes(base, begins, GrowingLayer)
     common = mask.shape[1]
-    ids, own = left_padded([r.prompt[length:] for r, length in zip(distinct, shared, strict=True)], base.device)
+    ids, own = left_padded([r.prompt[start:] for r, start in zip(distinct, starts, strict=True)], base.device)
     mask = torch.cat([mask, own], 1)
     hidden = base.hidden(
         ids,
@@ -176,7 +177,7 @@ def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tu
         cache=cache,
     )[:, -1]
     if share and base.takes_attention:
-        groups = list(equal_runs(begins)) if common else [range(i, i + 1) for i in range(len(runs))]
+        groups = list(equal_runs(begins if common else range(len(runs))))
         cache = SharedCache(cache, common or mask.shape[1], groups, runs, base.device)
         return cache, repeat_runs(runs, mask), repeat_runs(runs, hidden).contiguous()
     return cache, repeat_runs(runs, mask, cache), repeat_runs(runs, hidden).contiguous()

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from opcod.memory import halved_where_full
+from opcod.halving import halved_where_full
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, positions, read_prefixes
 
@@ -78,7 +78,7 @@ def response_tokens(sequences: Sequence[Scored], device: torch.device) -> Tensor
 def over_micro_batches(
     sequences: Sequence[Scored], max_tokens: int, parameters: Sequence[nn.Parameter], work: Callable[[list[int]], T]
 ) -> list[T]:
-    """What `work` makes of each micro-batch; where memory runs out, of smaller ones (`memory.halved_where_full`).
+    """What `work` makes of each micro-batch; where memory runs out, of smaller ones (`halving.halved_where_full`).
 
     Args:
         sequences: All of a step.
