@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import IO, Any
 
 import torch
 
-from opcod.devices import GIB, bytes_of_line
+from opcod.devices import GIB
 
 Told = dict[str, float]
 """What a piece of work came to: `seconds`, `peak_gib`, and what the work tells of itself."""
@@ -123,4 +124,4 @@ def peak_memory() -> int:
     """The most bytes of memory so far: allocated on the GPU, or resident in the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return int(bytes_of_line("/proc/self/status", "VmHWM:") or 0)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

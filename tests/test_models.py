@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from opcod.models import BaseModel, ModelError, bundled_folder, compute_dtype, load_base
+from opcod.models import BaseModel, ModelError, bundled_folder, compute_dtype, load_base, positions_of
 from opcod.peers import SharedBase
 from tiny import CHATML, LORA, build_folder, load_tiny, random_ids, stir
 
@@ -51,7 +51,7 @@ def test_a_loaded_base_is_frozen_and_knows_its_end_tokens_and_length(tiny_base):
     assert not any(p.requires_grad for p in tiny_base.model.parameters())
     assert {p.dtype for p in tiny_base.model.parameters()} == {torch.float32}
     assert tiny_base.end_tokens == (tiny_base.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
-    assert tiny_base.context_length == 2048
+    assert positions_of(tiny_base.model.config) == 2048
 
 
 def test_all_end_tokens_of_the_generation_config_count(tiny_base):

@@ -65,11 +65,12 @@ def explain(error: Exception) -> str | None:
     about files, and what Lightning and the command line's parser say about settings.
     """
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
-    from torch import OutOfMemoryError
 
-    if isinstance(error, OutOfMemoryError):
+    from opcod.halving import is_out_of_memory
+
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):
         return (
-            "the accelerator's memory is full: lower `matching.micro_batch_tokens` and `rollout.batch_size`, or set "
+            "the memory is full: lower `matching.micro_batch_tokens` and `rollout.batch_size`, or set "
             f"`checkpoint_activations` to true ({str(error).splitlines()[0]})"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -45,7 +45,14 @@ DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
     "default_root_dir": RUNS,
 }
-CALLBACKS = ("RoundCheckpoint", "SampleTable", "RoundProgress", "OutcomeTable", "predictions.PredictionWriter")
+CALLBACKS = (
+    "SizeCheck",
+    "RoundCheckpoint",
+    "SampleTable",
+    "RoundProgress",
+    "OutcomeTable",
+    "predictions.PredictionWriter",
+)
 
 
 def _callbacks(*names: str) -> list[dict[str, str]]:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from opcod.simulation import Speed
 
 GIB = 2**30
 _REACHED = 0.5
+_CPU_GAPS, _GPU_GAPS = 1.7, 1.1
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Device:
 
 def _gpu(name: str, gib: float, teraflops: float, terabytes: float) -> Device:
     """By its data sheet: dense bfloat16, of which large products reach about 60 %; 80 % of the bandwidth."""
-    return Device(name, "cuda", gib * GIB, Speed(0.6e12 * teraflops, 0.8e12 * terabytes, 10e-6), False, 0.6 * GIB, 1.1)
+    return Device(
+        name, "cuda", gib * GIB, Speed(0.6e12 * teraflops, 0.8e12 * terabytes, 10e-6), False, 0.6 * GIB, _GPU_GAPS
+    )
 
 
 GPUS = {
@@ -69,12 +73,32 @@ def this_cpu(dtype: torch.dtype) -> Device:
     return Device(
         name,
         "cpu",
-        _physical_memory(),
+        float(psutil.virtual_memory().total),
         Speed(_REACHED * flops, _REACHED * bandwidth, 4 * launch / _REACHED),
         True,
         _resident_memory(),
-        1.7,
+        _CPU_GAPS,
     )
+
+
+def free_on(device: torch.device) -> Device | None:
+    """What is free at this moment, for whoever asks about memory alone; None for a device that is not known.
+
+    No process's share of a CPU's memory is looked up: where a container's limit is below what is free, it is not seen.
+    """
+    unknown = Speed(1.0, 1.0, 0.0)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return Device(torch.cuda.get_device_name(device), "cuda", float(free), unknown, True, 0.0, _GPU_GAPS)
+    if device.type == "cpu":
+        taken = _resident_memory()
+        return Device("this machine", "cpu", psutil.virtual_memory().available + taken, unknown, True, taken, _CPU_GAPS)
+    return None
+
+
+def _resident_memory() -> float:
+    """Of this process: the libraries, mostly."""
+    return float(psutil.Process().memory_info().rss)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -86,21 +110,3 @@ def _seconds(work: Callable[[], object]) -> float:
         work()
         taken.append(time.perf_counter() - began)
     return min(taken)
-
-
-def _physical_memory() -> float | None:
-    return bytes_of_line("/proc/meminfo", "MemTotal:")
-
-
-def _resident_memory() -> float:
-    """Of this process: the libraries, mostly."""
-    return bytes_of_line("/proc/self/status", "VmRSS:") or 0.5 * GIB
-
-
-def bytes_of_line(path: str, name: str) -> float | None:
-    """What the line of a file of Linux's /proc tells that begins with `name`; None elsewhere."""
-    try:
-        with open(path, encoding="ascii") as file:
-            return next((1024.0 * int(line.split()[1]) for line in file if line.startswith(name)), None)
-    except OSError:  # not Linux
-        return None

@@ -96,11 +96,6 @@ class LoadedBase:
         listed = ends if isinstance(ends, list) else [ends]
         return tuple(sorted({t for t in [*listed, self.tokenizer.eos_token_id] if t is not None}))
 
-    @property
-    def context_length(self) -> int:
-        """The most tokens the model was made for."""
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
-
 
 def load_base(base: BaseModel, device: Device = "cpu") -> LoadedBase:
     """Load a base model and its tokenizer.
@@ -211,6 +206,11 @@ def load_config(base: BaseModel) -> PreTrainedConfig:
     source = _locate(base)
     with _explained(base):
         return AutoConfig.from_pretrained(source, revision=base.revision)
+
+
+def positions_of(config: PreTrainedConfig) -> int:
+    """The most tokens a model was made for."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 1 << 30))
 
 
 def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:

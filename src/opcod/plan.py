@@ -7,11 +7,12 @@ numbers. Memory is planned at the limits of all lengths, work at what responses 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
+from transformers import PreTrainedConfig
 
 from opcod.attention import GROUPED
 from opcod.chat import Chat
@@ -137,8 +138,8 @@ def plan(
         feedback=min(feedback or limits.feedback, limits.feedback),
     )
     planned = Plan(device, limits, expected, 2 * data.steps * rounds, (rounds + 1, 2), notes=notes)
-    peers = _peers(model, device)
-    planned.standing = dict(_standing(peers, device))
+    peers = simulated_peers(model, device)
+    planned.standing = {"libraries" if device.kind == "cpu" else "context": device.before, **standing(peers)}
     planned.parameters = sum(base.parameter_count for base in _bases(peers))
     planned.trained = sum(p.numel() for p in peers[0].parameters())
     tutee, tutor = peers[0], peers[-1]
@@ -190,8 +191,17 @@ def read_lengths(model: Students, questions: Sequence[Question], batch: int) -> 
     return lengths, notes
 
 
-def _peers(model: Students, device: Device) -> list[Peer]:
-    """The students over bases without weights, as `Students.configure_model` makes them."""
+def simulated_peers(model: Students, device: Device, layers: int | None = None) -> list[Peer]:
+    """The students over bases without weights, as `Students.configure_model` makes them.
+
+    Args:
+        model: The method with its students.
+        device: To run on.
+        layers: Most layers of a base; all by default.
+
+    Raises:
+        ModelError: If a base model's config cannot be found.
+    """
     target = torch.device(device.kind)
     bases: dict[BaseModel, SimulatedBase] = {}
     peers = []
@@ -202,7 +212,7 @@ def _peers(model: Students, device: Device) -> list[Peer]:
                 torch.bfloat16 if spec.dtype == "auto" and device.kind == "cuda" else compute_dtype(spec.dtype, "cpu")
             )
             bases[spec] = SimulatedBase(
-                load_config(spec),
+                _first_layers(load_config(spec), layers),
                 dtype,
                 model.lora,
                 speed=device.speed,
@@ -216,20 +226,31 @@ def _peers(model: Students, device: Device) -> list[Peer]:
     return peers
 
 
+def _first_layers(config: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:
+    """The config of a model that ends after so many layers."""
+    text = config.get_text_config()
+    if layers is not None and layers < text.num_hidden_layers:
+        text.num_hidden_layers = layers
+        if kinds := getattr(text, "layer_types", None):  # full attention, or a sliding window
+            text.layer_types = kinds[:layers]
+    return config
+
+
 def _bases(peers: Sequence[Peer]) -> list[SimulatedBase]:
     """Each once."""
     return list({id(p.base): p.base for p in peers if isinstance(p.base, SimulatedBase)}.values())
 
 
-def _standing(peers: Sequence[Peer], device: Device) -> Iterator[tuple[str, float]]:
-    """What is in memory all the time."""
-    yield "libraries" if device.kind == "cpu" else "context", device.before
+def standing(peers: Sequence[Peer]) -> dict[str, float]:
+    """What these students have in memory all the time -> bytes."""
     bases = _bases(peers)
     linear = [sum(w.numel() for w in base.linear_weights) for base in bases]
     sizes = [base.loaded.dtype.itemsize for base in bases]
     rest = [(b.parameter_count - n) * size for b, n, size in zip(bases, linear, sizes, strict=True)]
     kept = [n * (NF4_BYTES if b.packed else size) for b, n, size in zip(bases, linear, sizes, strict=True)]
-    yield "weights", sum(rest) + sum(kept)
     trained = 4.0 * sum(p.numel() for peer in peers for p in peer.parameters())
-    yield "adapters", 3 * trained  # student, self-teacher and tutor
-    yield "gradients and optimizers", 3 * trained  # AdamW holds two averages
+    return {
+        "weights": sum(rest) + sum(kept),
+        "adapters": 3 * trained,  # student, self-teacher and tutor
+        "gradients and optimizers": 3 * trained,  # AdamW holds two averages
+    }

@@ -5,6 +5,7 @@ from opcod.callbacks.checkpoints import CheckpointError, RoundCheckpoint
 from opcod.callbacks.outcome import OutcomeTable
 from opcod.callbacks.progress import RoundProgress
 from opcod.callbacks.samples import SampleTable
+from opcod.callbacks.size_check import SizeCheck
 from opcod.callbacks.teacher_gaps import TeacherGapTable
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "RoundCheckpoint",
     "RoundProgress",
     "SampleTable",
+    "SizeCheck",
     "TeacherGapTable",
 ]
