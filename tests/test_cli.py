@@ -283,6 +283,11 @@ def test_a_bad_file_is_refused_with_its_lines(rows, said, refused, tmp_path):
 
 def test_a_full_disk_is_said_in_words():
     assert "disk is full (here)" in (cli.explain(OSError(errno.ENOSPC, "No space left on device", "here")) or "")
+    for error in (
+        torch.OutOfMemoryError("CUDA"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ):
+        assert "the memory is full: lower" in (cli.explain(error) or "")
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):

@@ -31,6 +31,8 @@ class _Fused:
 
     def __call__(self, states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer, active = self.layer, self.layer.active_adapters
+        if layer.disable_adapters and not (args or kwargs or layer.merged):
+            return layer.get_base_layer()(states)
         if args or kwargs or layer.disable_adapters or layer.merged or len(active) != 1 or layer.lora_variant:
             return type(layer).forward(layer, states, *args, **kwargs)
         base, name = layer.get_base_layer(), active[0]

@@ -89,9 +89,10 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
         backward: Called with each micro-batch's share of the loss.
     """
     share = settings.share_prefixes and not tutee.base.checkpoint_activations
+    contexts = _shown_alike_together(contexts)
     attempts = [c.attempt for c in contexts]
     asked = [a.question.id for a in attempts]
-    shown = [(c.attempt.question.id, c.solution) for c in contexts]  # s stands before f, so that it is shared as well
+    shown = [_shown(c) for c in contexts]
     students = scored_together(attempts, [a.prompt for a in attempts], asked if share else None)
     teachers = scored_together(attempts, [c.prompt for c in contexts], shown if share else None)
     lengths = [len(s.response) for s in students]
@@ -125,6 +126,18 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
 
     parts = over_micro_batches(teachers, settings.micro_batch_tokens, tutee.parameters(), micro_batch)
     return Match(sum(loss for loss, _ in parts), sum(divergence for _, divergence in parts) / total, total)
+
+
+def _shown(context: Context) -> tuple[str, str | None]:
+    """What a context begins with: s stands before f."""
+    return context.attempt.question.id, context.solution
+
+
+def _shown_alike_together(contexts: Sequence[Context]) -> list[Context]:
+    """Contexts that are shown the same s side by side, question after question as they come."""
+    asked = list(dict.fromkeys(c.attempt.question.id for c in contexts))
+    shown = list(dict.fromkeys(map(_shown, contexts)))
+    return sorted(contexts, key=lambda c: (asked.index(c.attempt.question.id), shown.index(_shown(c))))
 
 
 def scored_together(

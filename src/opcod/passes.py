@@ -140,7 +140,9 @@ def _sampled(
                     assert layer.keys is not None
                     before = layer.keys[:, :, :1].expand(-1, -1, max(tokens - 1, 1), -1)
                     layer.update(before, before)
-                chosen = choose(base.head(hidden).log_softmax(-1), torch.zeros(batch, device=META), 1.0, 1.0)
+                logits = base.head(hidden)
+                chosen = choose(logits, torch.zeros(batch, device=META), 1.0, 1.0)
+                logits.logsumexp(-1)
                 with base.decoding(cache):
                     hidden = base.hidden(chosen[:, None], position_ids=mask.sum(1)[:, None], cache=cache)
                 return cache, hidden

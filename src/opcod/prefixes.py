@@ -22,7 +22,9 @@ def shared_length(prompts: Sequence[tuple[int, ...]]) -> int:
 def read_prefixes(
     base: SharedBase, prefixes: Sequence[tuple[int, ...]], layer: type[DynamicLayer] = DynamicLayer
 ) -> tuple[DynamicCache, Tensor]:
-    """The keys and values of one prefix a row; equal neighbours are read once, with a gradient where one is recorded.
+    """The keys and values of one prefix a row, with a gradient where one is recorded.
+
+    Equal neighbours are read once, and so is what kindred ones begin with.
 
     Args:
         base: The model; call inside `SharedBase.using`.
@@ -32,13 +34,32 @@ def read_prefixes(
     Returns:
         The cache of all rows, and the mask [rows, P] of its positions, 0 where they are padding.
     """
-    cache = DynamicCache(config=base.loaded.model.config)
-    cache.layers = [layer() if type(old) is DynamicLayer else old for old in cache.layers]
     runs = list(equal_runs(prefixes))
-    ids, mask = left_padded([prefixes[run[0]] for run in runs], base.device)
+    distinct = [prefixes[run[0]] for run in runs]
+    begins = [0] * len(distinct) if base.has_windows else _common_begins(distinct)
+    if any(begins):
+        cache, mask = read_prefixes(base, [p[:n] for p, n in zip(distinct, begins, strict=True)], layer)
+    else:
+        cache = DynamicCache(config=base.loaded.model.config)
+        cache.layers = [layer() if type(old) is DynamicLayer else old for old in cache.layers]
+        mask = torch.zeros(len(distinct), 0, dtype=torch.long, device=base.device)
+    ids, own = left_padded([p[n:] for p, n in zip(distinct, begins, strict=True)], base.device)
+    mask = torch.cat([mask, own], 1)
     if ids.shape[1]:
-        base.hidden(ids, attention_mask=mask, position_ids=positions(mask), cache=cache)
-    return cache, repeat_runs(runs, mask, cache=cache if ids.shape[1] else None)
+        places = positions(mask)[:, -ids.shape[1] :]
+        base.hidden(ids, attention_mask=mask, position_ids=places, cache=cache)
+    return cache, repeat_runs(runs, mask, cache=cache if mask.shape[1] else None)
+
+
+def _common_begins(prefixes: Sequence[tuple[int, ...]]) -> list[int]:
+    """How many tokens of each are read once with its kindred neighbours; as many of one without, to keep rows even."""
+    families = [[prefixes[i] for i in run] for run in kindred_runs(prefixes)]
+    alone = min((shared_length(family) for family in families if len(family) > 1), default=0)
+    begins: list[int] = []
+    for family in families:
+        begin = shared_length(family) if len(family) > 1 else min(alone, max(len(family[0]) - 1, 0))
+        begins += [begin] * len(family)
+    return begins
 
 
 def repeat_runs(runs: Sequence[range], rows: Tensor, cache: DynamicCache | None = None) -> Tensor:
@@ -66,6 +87,16 @@ def left_padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> t
 def positions(mask: Tensor) -> Tensor:
     """Of every token [rows, T], counted without padding."""
     return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def kindred_runs(sequences: Sequence[tuple[int, ...]]) -> Iterator[range]:
+    """Index ranges of neighbours that share at least half of what the shorter of each two is; empty ones stay alone."""
+    start = 0
+    for index in range(1, len(sequences) + 1):
+        pair = sequences[index - 1 : index + 1]
+        if index == len(sequences) or not all(pair) or 2 * shared_length(pair) < min(map(len, pair)):
+            yield range(start, index)
+            start = index
 
 
 def equal_runs(keys: Sequence[Hashable]) -> Iterator[range]:

@@ -130,10 +130,10 @@ def _sample_batch(
     place = mask.sum(1)  # [live] of the next token
     with base.decoding(cache):
         for step in range(limit):
-            log_probabilities = base.head(hidden).log_softmax(-1)
-            chosen = choose(log_probabilities, uniforms[live, step], sampling.temperature, sampling.top_p)
+            logits = base.head(hidden)
+            chosen = choose(logits, uniforms[live, step], sampling.temperature, sampling.top_p)
             tokens[live, step] = chosen
-            log_probs[live, step] = log_probabilities.gather(1, chosen[:, None])[:, 0]
+            log_probs[live, step] = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
             ended = torch.isin(chosen, end_ids) & ~finished[live]
             length[live[ended]], finished[live[ended]] = step + 1, True
             going = ~finished[live]

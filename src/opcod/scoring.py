@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from opcod.halving import halved_where_full
 from opcod.peers import SharedBase
-from opcod.prefixes import equal_runs, positions, read_prefixes
+from opcod.prefixes import equal_runs, kindred_runs, positions, read_prefixes
 
 T = TypeVar("T")
 
@@ -30,8 +31,8 @@ class Scored(NamedTuple):
 
     @property
     def own(self) -> int:
-        """Tokens beside the shared ones."""
-        return len(self.prompt) + len(self.response) - self.shared
+        """Tokens that are read beside the shared ones; nothing is predicted from the last one of all."""
+        return len(self.prompt) + len(self.response) - 1 - self.shared
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -53,9 +54,9 @@ def response_hidden(base: SharedBase, sequences: Sequence[Scored]) -> Tensor:
     rows: list[int] = []
     columns: list[int] = []
     for row, sequence in enumerate(sequences):
-        ids[row, : sequence.own] = torch.tensor(sequence.prompt[sequence.shared :] + sequence.response)
+        ids[row, : sequence.own] = torch.tensor(sequence.prompt[sequence.shared :] + sequence.response[:-1])
         rows += [row] * len(sequence.response)
-        columns += range(sequence.own - len(sequence.response) - 1, sequence.own - 1)
+        columns += range(sequence.own - len(sequence.response), sequence.own)
     hidden = _read(base, ids.to(base.device), [s.prefix for s in sequences])
     return hidden[torch.tensor(rows, device=base.device), torch.tensor(columns, device=base.device)]
 
@@ -97,16 +98,19 @@ def over_micro_batches(
 def token_batches(sequences: Sequence[Scored], max_tokens: int) -> list[list[int]]:
     """Cut sequences into micro-batches of at most `max_tokens` padded tokens, longest first.
 
-    Neighbours that share a prefix stay together, as far as they fit. A sequence longer than that makes a micro-batch
-    of its own.
+    Neighbours that share a prefix stay together, as far as they fit, and so do those whose prefixes are kindred. A
+    sequence longer than that makes a micro-batch of its own.
 
     Returns:
         Indices into `sequences`, each exactly once.
     """
     batches: list[list[list[int]]] = []
     families = [list(run) for run in equal_runs([s.prefix or i for i, s in enumerate(sequences)])]
-    parts = [part for family in families for part in _fitting(sequences, family, max_tokens)]
-    for part in sorted(parts, key=lambda part: (-max(sequences[i].own for i in part), part)):
+    kindred = kindred_runs([sequences[family[0]].prefix for family in families])
+    kin = [[part for i in run for part in _fitting(sequences, families[i], max_tokens)] for run in kindred]
+    for part in chain.from_iterable(
+        sorted(kin, key=lambda parts: (-max(sequences[i].own for p in parts for i in p), parts))
+    ):
         if batches and _padded(sequences, [*batches[-1], part]) <= max_tokens:
             batches[-1].append(part)
         else:
