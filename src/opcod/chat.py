@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from opcod.prompts import Message, neutralise
 
+_BYTES_OF_A_CHARACTER = 4  # at most, in UTF-8
+
 
 @dataclass(frozen=True)
 class Chat:
@@ -57,3 +59,18 @@ class Chat:
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without special ones."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """What each token adds to the text; of a character that several make up, the last of them has it all."""
+        pieces: list[str] = []
+        before: list[int] = []  # the last piece's, as some tokenizers begin a text without its space
+        pending: list[int] = []
+        for token in tokens:
+            pending.append(token)
+            piece = self.text(before + pending)[len(self.text(before)) :]
+            if piece.endswith("\ufffd") and len(pending) < _BYTES_OF_A_CHARACTER:
+                pieces.append("")
+            else:
+                pieces.append(piece)
+                before, pending = pending, []
+        return pieces

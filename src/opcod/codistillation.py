@@ -114,6 +114,7 @@ class CoDistillation(Students):
         clock.count("feedback", sum(f.tokens for f in record.asked_feedbacks()))
         clock.count("match", matched.tokens if matched else 0)
         record.figures = distillation_figures(record, matched)
+        record.divergences = matched.per_token if matched else []
         if spoken:
             self.outcomes[record.tutor].update([f.outcome for f in record.asked_feedbacks()])  # type: ignore[operator]
         self.keep(record, clock, norm)

@@ -48,13 +48,17 @@ def _of(cell: Cell) -> Row:
 
 
 def _scores(cell: Cell, version: Path) -> Iterator[Row]:
-    """Initial and final figures of every student and domain."""
     kept = json.loads((version / outcome.NAME).read_text(encoding="utf-8"))
+    return (_of(cell) | row for row in score_rows(kept))
+
+
+def score_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
+    """Initial and final figures of every student and domain, of a run's outcome."""
     for end in ENDS:
         for student, domains in kept[end].items():
             for domain, figures in domains.items():
                 row = {"end": end, "student": student, "domain": domain}
-                yield _of(cell) | row | {name: figures[name] for name in SCORES}
+                yield row | {name: figures[name] for name in SCORES}
 
 
 def _answers(cell: Cell, version: Path) -> Iterator[Row]:
@@ -81,14 +85,18 @@ def _teacher_gaps(cell: Cell) -> Iterator[Row]:
 
 
 def _break_rates(cell: Cell) -> Iterator[Row]:
-    """What feedback broke and rescued, by direction, domain and difficulty."""
     for row, found in _measured(cell, break_rates.NAME):
-        for one in found:
-            row |= {name: one[name] for name in ("tutor", "tutee", "gap", "cognizant")}
-            for domain, rates in one["rates"].items():
-                for difficulty in DIFFICULTIES:
-                    figures = {name: rates[f"{name}/{difficulty}"] for name in ("right", "break", "wrong", "rescue")}
-                    yield row | {"domain": domain, "difficulty": difficulty} | figures
+        yield from (row | rates for rates in rate_rows(found))
+
+
+def rate_rows(found: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    """What feedback broke and rescued, by direction, domain and difficulty, of a diagnosis."""
+    for one in found:
+        row = {name: one[name] for name in ("tutor", "tutee", "gap", "cognizant")}
+        for domain, rates in one["rates"].items():
+            for difficulty in DIFFICULTIES:
+                figures = {name: rates[f"{name}/{difficulty}"] for name in ("right", "break", "wrong", "rescue")}
+                yield row | {"domain": domain, "difficulty": difficulty} | figures
 
 
 def _logged(cell: Cell, last: Path) -> list[dict[str, str]]:
@@ -110,16 +118,16 @@ def _metrics(cell: Cell, logged: Iterable[Mapping[str, str]], per: str) -> Itera
     """
     found: dict[tuple[int, str], float] = {}
     for row in logged:
-        found |= {(place, name): value for name, place, value in _figures(row, per)}
+        found |= {(place, name): value for name, place, value in logged_figures(row, per)}
     for (place, name), value in sorted(found.items()):
         yield _of(cell) | {per: place, "name": name, "value": value}
 
 
-def _figures(row: Mapping[str, str], per: str) -> Iterator[tuple[str, int, float]]:
-    """Name, place and value of what a row of `metrics.csv` tells per round, or per step."""
+def logged_figures(row: Mapping[str, str | float], per: str) -> Iterator[tuple[str, int, float]]:
+    """Name, place and value of what a row of `metrics.csv` tells per `round`, or per `step`."""
     for name, value in row.items():
         kind = name.split("/")[0]
-        if not value or name in ("epoch", "step", "round", "rounds", "phase", "phase_step"):
+        if value == "" or name in ("epoch", "step", "round", "rounds", "phase", "phase_step"):
             continue
         if kind in ("validation", "gate", "feedback"):
             if per == "round":

@@ -336,6 +336,19 @@ def figures(arguments: Sequence[str]) -> None:
         print(path)
 
 
+def report(arguments: Sequence[str]) -> None:
+    """Write the page of one run or of several."""
+    from opcod.report.page import NAME, write_report  # takes seconds
+
+    purpose = "Write one page, which needs nothing else, about a run, or about several beside each other."
+    parser = ArgumentParser(prog="opcod report", description=purpose, exit_on_error=False)
+    parser.add_argument("runs", type=str, nargs="+", help="The runs' folders, such as runs/version_0.")
+    help = f"The page; by default {NAME} in the first run's folder."
+    parser.add_argument("--output", type=str, default=None, help=help)
+    given = parser.parse_args(list(arguments))
+    print(write_report([Path(run) for run in given.runs], Path(given.output) if given.output else None))
+
+
 def export_student(arguments: Sequence[str]) -> None:
     """Parse the arguments of `opcod export` and run it."""
     purpose = "Write a student of a checkpoint for plain transformers and peft."

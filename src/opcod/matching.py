@@ -70,13 +70,21 @@ class Match:
 
     Args:
         loss: The step's loss, importance weights included.
-        divergence: Mean divergence a token, without them.
-        tokens: Response tokens that were distilled.
+        per_token: The divergence of each context's response tokens, without these weights, [T] each.
     """
 
     loss: float
-    divergence: float
-    tokens: int
+    per_token: list[Tensor]
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens that were distilled."""
+        return sum(map(len, self.per_token))
+
+    @property
+    def divergence(self) -> float:
+        """Mean divergence a token."""
+        return float(torch.cat(self.per_token).mean())
 
 
 def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward: Callable[[Tensor], None]) -> Match:
@@ -89,7 +97,8 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
         backward: Called with each micro-batch's share of the loss.
     """
     share = settings.share_prefixes and not tutee.base.checkpoint_activations
-    contexts = _shown_alike_together(contexts)
+    order = _shown_alike_together(contexts)
+    contexts = [contexts[i] for i in order]
     attempts = [c.attempt for c in contexts]
     asked = [a.question.id for a in attempts]
     shown = [_shown(c) for c in contexts]
@@ -99,8 +108,8 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
     total = sum(lengths)
     weights = token_weights(lengths, responses=len(contexts), tokens=total, average=settings.average)
 
-    def micro_batch(rows: list[int]) -> tuple[float, float]:
-        """Its share of the loss, and its tokens' divergences added up."""
+    def micro_batch(rows: list[int]) -> tuple[float, dict[int, Tensor]]:
+        """Its share of the loss, and the divergences of each row's tokens."""
         micro = [students[i] for i in rows]
         # The teacher first: activations that are recomputed in the backward pass need the student still active.
         with tutee.using(settings.teacher_role):
@@ -122,10 +131,12 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
                 per_token = clip_importance(per_token, matched.log_probs, old, limit=settings.importance_limit)
             loss = (per_token * torch.cat([weights[i] for i in rows]).to(per_token.device)).sum()
             backward(loss)
-        return float(loss.detach()), float(matched.per_token.detach().sum())
+        divergences = matched.per_token.detach().split([lengths[i] for i in rows])
+        return float(loss.detach()), dict(zip((order[i] for i in rows), divergences, strict=True))
 
     parts = over_micro_batches(teachers, settings.micro_batch_tokens, tutee.parameters(), micro_batch)
-    return Match(sum(loss for loss, _ in parts), sum(divergence for _, divergence in parts) / total, total)
+    found = {i: divergences for _, some in parts for i, divergences in some.items()}
+    return Match(sum(loss for loss, _ in parts), [found[i] for i in range(len(contexts))])
 
 
 def _shown(context: Context) -> tuple[str, str | None]:
@@ -133,11 +144,12 @@ def _shown(context: Context) -> tuple[str, str | None]:
     return context.attempt.question.id, context.solution
 
 
-def _shown_alike_together(contexts: Sequence[Context]) -> list[Context]:
-    """Contexts that are shown the same s side by side, question after question as they come."""
+def _shown_alike_together(contexts: Sequence[Context]) -> list[int]:
+    """Indices of contexts, those that are shown the same s side by side, question after question as they come."""
     asked = list(dict.fromkeys(c.attempt.question.id for c in contexts))
     shown = list(dict.fromkeys(map(_shown, contexts)))
-    return sorted(contexts, key=lambda c: (asked.index(c.attempt.question.id), shown.index(_shown(c))))
+    places = [(asked.index(c.attempt.question.id), shown.index(_shown(c)), i) for i, c in enumerate(contexts)]
+    return [i for _, _, i in sorted(places)]
 
 
 def scored_together(

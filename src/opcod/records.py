@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from opcod.attempts import Attempt
 from opcod.contexts import Context
@@ -30,6 +32,7 @@ class StepRecord:
         feedbacks: On each attempt, in the same shape.
         contexts: What was distilled.
         figures: What is logged.
+        divergences: Of each context's response tokens, student from self-teacher, [T] each in nats; none in baselines.
     """
 
     batch: StepBatch
@@ -40,6 +43,7 @@ class StepRecord:
     feedbacks: list[list[Feedback]]
     contexts: list[Context]
     figures: dict[str, float] = field(default_factory=dict)
+    divergences: list[Tensor] = field(default_factory=list)
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -95,17 +99,16 @@ def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str,
     return figures
 
 
-def warn_if_dead(record: StepRecord) -> None:
-    """Say so where a step cannot teach anything, and what to do."""
-    figures, who = record.figures, f"train/{record.tutee}"
-    place = f"round {record.batch.round + 1}, phase {record.batch.phase + 1}, step {record.batch.step + 1}: "
+def deaths_of(figures: Mapping[str, float], tutee: str) -> list[str]:
+    """Why a step, by its figures, could not teach anything, and what to do about it."""
+    who = f"train/{tutee}"
     deaths = []
     if figures.get(f"{who}/success_groups") == 0:
         deaths.append("no right response to any question; take easier questions or more samples")
     if figures.get(f"{who}/feedback_kept") == 0:
         deaths.append(
-            f"none of {record.tutor}'s feedback was kept; read the samples, teach the specialist to tutor, or set "
-            "`anchored` to false"
+            "none of the tutor's feedback was kept; read the samples, teach the specialist to tutor, or set `anchored` "
+            "to false"
         )
     if figures.get(f"{who}/truncated") == 1:
         deaths.append("every response was cut off; raise `rollout.max_new_tokens`")
@@ -113,10 +116,16 @@ def warn_if_dead(record: StepRecord) -> None:
         deaths.append("no response has a context, so nothing is distilled")
     elif figures.get(f"{who}/contrasted") == 0:
         deaths.append("every question's responses are all right or all wrong, so none has an advantage")
-    elif figures[f"{who}/gradient_norm"] == 0:
+    elif figures.get(f"{who}/gradient_norm") == 0:
         deaths.append("the gradient is zero; does the self-teacher see what the student does not, is there a loss?")
-    for death in deaths:
-        warnings.warn(place + death, stacklevel=2)
+    place = [figures.get(name, math.nan) + 1 for name in ("round", "phase", "phase_step")]
+    return ["round {:.0f}, phase {:.0f}, step {:.0f}: ".format(*place) + death for death in deaths]
+
+
+def warn_if_dead(record: StepRecord) -> None:
+    """Say so where a step cannot teach anything, and what to do."""
+    for death in deaths_of(record.figures, record.tutee):
+        warnings.warn(death, stacklevel=2)
 
 
 class Clock:

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from test_checkpoints import Plain
 from toy import QUESTIONS, attempt_of, record_of, run, trainer_of
 
@@ -29,8 +30,26 @@ def places(folder):
     return [(row["round"], row["phase"], row["step"]) for row in rows_in(folder)]
 
 
+class Letters:
+    """A chat whose tokens are letters."""
+
+    def pieces(self, tokens):
+        return [chr(96 + t) for t in tokens]
+
+
+def test_of_a_distilled_response_the_divergence_of_every_token_is_kept():
+    one, other = attempt_of(sample=0), attempt_of(sample=1)
+    given = record([[one, other]], [[NOT_ASKED, NOT_ASKED]], [Context(other, (1,), "s", None, 0)])
+    given.divergences = [torch.tensor([0.25, 1.123456])]
+    [first, second] = sample_rows(given, {"physicist": Letters()}, 4, 4000)
+    assert "pieces" not in first
+    assert (second["pieces"], second["divergence"]) == (["a", "b"], [0.25, 1.1235])
+    [_, short] = sample_rows(given, {"physicist": Letters()}, 4, 1)
+    assert (short["pieces"], short["divergence"]) == (["a"], [0.25])
+
+
 def test_a_row_tells_what_was_asked_answered_said_and_shown():
-    assert sample_rows(record_of(BATCH), 1, 4000) == [
+    assert sample_rows(record_of(BATCH), {}, 1, 4000) == [
         {
             "round": 1,
             "phase": 0,
@@ -59,12 +78,12 @@ def test_a_row_tells_what_was_asked_answered_said_and_shown():
 def test_attempts_with_feedback_come_first_and_then_as_many_questions_as_there_are():
     groups = [[attempt_of(q, j) for j in range(2)] for q in QUESTIONS]
     given = record(groups, [[NOT_ASKED, NOT_ASKED], [NOT_ASKED, ASKED]])
-    chosen = [(row["question"], row["sample"]) for row in sample_rows(given, 3, 4000)]
+    chosen = [(row["question"], row["sample"]) for row in sample_rows(given, {}, 3, 4000)]
     assert chosen == [("q1", 1), ("q0", 0), ("q1", 0)]
 
 
 def test_an_exchange_reads_as_four_lines():
-    [right, wrong, *_] = sample_rows(record_of(BATCH), 3, 4000)
+    [right, wrong, *_] = sample_rows(record_of(BATCH), {}, 3, 4000)
     assert exchange(right).splitlines() == [
         "  question     What is it? A. this B. that",
         "  response     Because. (physicist: right)",
@@ -86,7 +105,7 @@ def test_texts_are_bounded_and_what_is_cut_is_counted():
     question = Question(id="long", domain="physics", text="w" * 10, options=("x" * 12, "y"), answer="A")
     one = attempt_of(question, text="r" * 15)
     raw = Feedback("f" * 11, "f" * 10, Outcome.MATCH)
-    [row] = sample_rows(record([[one]], [[raw]], [Context(one, (1,), "s" * 20, "f" * 10, 0)]), 4, 10)
+    [row] = sample_rows(record([[one]], [[raw]], [Context(one, (1,), "s" * 20, "f" * 10, 0)]), {}, 4, 10)
     assert (row["response"], row["options"], row["solution_shown"]) == ("r" * 10, ["x" * 10, "y"], "s" * 10)
     assert row["cut"] == 2 + 5 + 1 + 10  # option, response, raw feedback, solution
 

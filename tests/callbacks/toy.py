@@ -75,6 +75,7 @@ class ToyRounds(L.LightningModule):
         self.gate = Gate()
         self.scores = self.scored_rounds = self.record = self.score_table = None
         self.steps, self.validated, self.tested = [], [], 0
+        self.chats = {}
         self.die_after = die_after
 
     def configure_optimizers(self):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from opcod.attempts import Attempt
 from opcod.callbacks.checkpoints import run_folder, whole
+from opcod.chat import Chat
 from opcod.data.questions import LABELS
 from opcod.feedback import Feedback
 from opcod.records import StepRecord
@@ -25,14 +28,16 @@ class Recording(Protocol):
     """A module that keeps the record of its last step."""
 
     record: StepRecord | None
+    chats: dict[str, Chat]
 
 
 class SampleTable(Callback):
     """Appends attempts of every training step to `samples.jsonl` in the run's log folder, one row each.
 
-    A row tells the question and its key, the response, the feedback as the tutor wrote it, what became of it, and
-    what the self-teacher was shown. `round`, `phase` and `step` count from 0, as they are logged. A run that is
-    resumed in the same folder drops the rows after its checkpoint first.
+    A row tells the question and its key, the response, the feedback as the tutor wrote it, what became of it, and what
+    the self-teacher was shown. Of a response that was distilled, `pieces` are the texts of its tokens and `divergence`
+    how far the student was from its self-teacher at each, in nats. `round`, `phase` and `step` count from 0, as they
+    are logged. A run that is resumed in the same folder drops the rows after its checkpoint first.
 
     Args:
         per_step: Most attempts of a step, first those with feedback, of as many questions as there are.
@@ -79,7 +84,7 @@ class SampleTable(Callback):
             return
         self.position = (pl_module.record.batch.round, pl_module.record.batch.phase, pl_module.record.batch.step)
         if trainer.is_global_zero:
-            rows = sample_rows(pl_module.record, self.per_step, self.characters)
+            rows = sample_rows(pl_module.record, pl_module.chats, self.per_step, self.characters)
             if pl_module.record.batch.step == 0:
                 for row in rows[: self.printed]:
                     trainer.print(exchange(row))
@@ -99,7 +104,7 @@ class SampleTable(Callback):
         self.position = state_dict["position"]
 
 
-def sample_rows(record: StepRecord, per_step: int, characters: int) -> list[dict[str, Any]]:
+def sample_rows(record: StepRecord, chats: Mapping[str, Chat], per_step: int, characters: int) -> list[dict[str, Any]]:
     """Rows of at most `per_step` attempts of a step; see `SampleTable`."""
     given = [
         (attempt, feedback)
@@ -107,7 +112,22 @@ def sample_rows(record: StepRecord, per_step: int, characters: int) -> list[dict
         for attempt, feedback in zip(group, on_group, strict=True)
     ]
     chosen = sorted(given, key=lambda pair: (pair[1].raw is None, pair[0].sample))[:per_step]
-    return [_row(record, attempt, feedback, characters) for attempt, feedback in chosen]
+    return [
+        {**_row(record, attempt, feedback, characters), **_by_token(record, attempt, chats, characters)}
+        for attempt, feedback in chosen
+    ]
+
+
+def _by_token(record: StepRecord, attempt: Attempt, chats: Mapping[str, Chat], characters: int) -> dict[str, Any]:
+    """The response's tokens as text, and the divergence of each, where it was distilled."""
+    distilled = zip(record.contexts, record.divergences, strict=False)
+    found = next((divergence for context, divergence in distilled if context.attempt is attempt), None)
+    if found is None:
+        return {}
+    pieces = chats[record.tutee].pieces(attempt.response.tokens.tolist())
+    ends = list(accumulate(map(len, pieces)))
+    kept = sum(end <= characters for end in ends)
+    return {"pieces": pieces[:kept], "divergence": [round(d, 4) for d in found.tolist()[:kept]]}
 
 
 def _row(record: StepRecord, attempt: Attempt, feedback: Feedback, characters: int) -> dict[str, Any]:

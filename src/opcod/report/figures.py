@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,27 @@ def trajectories(rounds: pd.DataFrame) -> Figure:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(f"{second}, avg@k, %")
     axes[0][-1].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def gate_gaps(rounds: pd.DataFrame, taus: Iterable[float]) -> Figure | None:
+    """Each student's gap before every round and at the end, run by run, and the gate's threshold."""
+    split = rounds["name"].str.extract(r"^gate/(?P<student>[^/]+)/gap$")
+    gaps = rounds.join(split).dropna(subset=["student"])
+    if gaps.empty:
+        return None
+    figure, axis = plt.subplots(figsize=(6.0, 2.8))
+    ways = gaps.groupby(["method", "student"], sort=False)
+    alone = gaps["method"].nunique() == 1
+    for ((method, student), here), colour in zip(ways, cycle(COLOURS), strict=False):
+        axis.plot(here["round"], here["value"], "-o", color=colour, label=student if alone else f"{method}, {student}")
+    for tau in taus:
+        axis.axhline(tau, color="grey", linestyle="--", linewidth=0.8, label=f"tau {tau:g}")
+    axis.set_xticks(sorted(gaps["round"].unique()))
+    axis.set_xlabel("rounds")
+    axis.set_ylabel("gap")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

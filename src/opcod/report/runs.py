@@ -1,0 +1,197 @@
+"""What a run left in its folder, read again: for `opcod report`, and for notebooks.
+
+Nothing here needs the run to have ended. What is missing or cannot be read is said in `notes`, and the rest is shown.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from opcod.callbacks import break_rates, outcome, samples
+from opcod.collection import rate_rows
+from opcod.records import deaths_of
+
+METRICS, CONFIG = "metrics.csv", "config.yaml"
+_NEEDED = ("round", "phase", "step", "tutee", "text", "response")  # of a row of samples, whatever version wrote it
+
+
+class ReportError(ValueError):
+    """A folder that no report can be made of."""
+
+
+@dataclass
+class Run:
+    """A run's folder as it was read.
+
+    Args:
+        folder: Where it is.
+        name: As it is called beside others.
+        config: As it was parsed; empty where it is missing.
+        metrics: All that was logged, name -> value of each step or validation.
+        outcome: Scores at both ends and the verdict; None where it has not ended.
+        exchanges: The rows of samples.
+        diagnosis: Break and rescue rates, one a direction, where they were measured.
+        notes: What is missing, in sentences.
+    """
+
+    folder: Path
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    outcome: outcome.RunOutcome | None = None
+    exchanges: list[dict[str, Any]] = field(default_factory=list)
+    diagnosis: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def tau(self) -> float | None:
+        """The gate's threshold."""
+        gate = self.setting("gate")
+        return float(gate["tau"]) if isinstance(gate, dict) and "tau" in gate else None
+
+    def setting(self, name: str) -> Any:
+        """A setting of the model; None where it has none of that name."""
+        model = self.config.get("model", {})
+        return model.get("init_args", model).get(name) if isinstance(model, dict) else None
+
+    @property
+    def validations(self) -> list[dict[str, float]]:
+        """What was logged before the first round, and after each."""
+        return [row for row in self.metrics if "rounds" in row]
+
+    @property
+    def steps(self) -> list[dict[str, float]]:
+        """What was logged of training steps, in order."""
+        return [row for row in self.metrics if "phase_step" in row]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was wrong with single steps, as the run said it when they were done."""
+        return [
+            death
+            for row in self.steps
+            for tutee in sorted({name.split("/")[1] for name in row if name.startswith("train/")})
+            for death in deaths_of(row, tutee)
+        ]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        ReportError: If it is none, or empty.
+    """
+    if not folder.is_dir():
+        raise ReportError(f"there is no folder {folder}: give a run's, such as runs/version_0")
+    known = (METRICS, samples.NAME, outcome.NAME, break_rates.NAME)
+    if not any((folder / name).is_file() for name in known):
+        inner = sorted({str(path.parent) for name in known for path in folder.glob(f"**/{name}")})
+        hint = f"; there are runs in {', '.join(inner[:4])}" if inner else f": a run leaves {', '.join(known)} there"
+        raise ReportError(f"{folder} holds no run{hint}")
+    run = Run(folder, f"{folder.parent.name}/{folder.name}" if folder.parent.name else folder.name)
+    run.config = _config(run)
+    run.metrics = list(_metrics(run))
+    run.outcome = _outcome(run)
+    run.exchanges = list(_exchanges(run))
+    run.diagnosis = _diagnosis(run)
+    return run
+
+
+def _config(run: Run) -> dict[str, Any]:
+    path = run.folder / CONFIG
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        run.notes.append(f"{CONFIG} is missing or cannot be read: settings are not shown.")
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _metrics(run: Run) -> Iterator[dict[str, float]]:
+    path = run.folder / METRICS
+    if not path.is_file():
+        run.notes.append(f"There is no {METRICS}: there are no curves.")
+        return
+    lost = 0
+    with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+        for row in csv.DictReader(lines):
+            try:
+                if None in row:  # more fields than names
+                    raise ValueError
+                yield {name: float(value) for name, value in row.items() if name and value}
+            except (TypeError, ValueError):  # or it was being written
+                lost += 1
+    if lost:
+        run.notes.append(f"{lost} lines of {METRICS} are cut off or of another version, and are left out.")
+
+
+def _outcome(run: Run) -> outcome.RunOutcome | None:
+    read = _json(run, outcome.NAME)
+    try:
+        if read is not None:
+            return outcome.RunOutcome(read["questions"], _table(read["initial"]), _table(read["final"]))
+        run.notes.append(f"There is no {outcome.NAME}: the run has not ended, or it was stopped.")
+    except (KeyError, TypeError, AttributeError):
+        run.notes.append(f"{outcome.NAME} is of another version: there is no verdict.")
+    return None
+
+
+def _diagnosis(run: Run) -> list[dict[str, Any]]:
+    read = _json(run, break_rates.NAME) or []
+    try:
+        list(rate_rows(read))
+    except (KeyError, TypeError, AttributeError):
+        run.notes.append(f"{break_rates.NAME} is of another version: break and rescue rates are not shown.")
+        return []
+    return list(read)
+
+
+def _table(read: dict[str, Any]) -> Any:
+    """Scores as they were, of which those that are not known are nan."""
+    return {
+        student: {
+            domain: {name: math.nan if value is None else float(value) for name, value in figures.items()}
+            for domain, figures in domains.items()
+        }
+        for student, domains in read.items()
+    }
+
+
+def _json(run: Run, name: str) -> Any:
+    path = run.folder / name
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        run.notes.append(f"{name} cannot be read.")
+        return None
+
+
+def _exchanges(run: Run) -> Iterator[dict[str, Any]]:
+    path = run.folder / samples.NAME
+    if not path.is_file():
+        run.notes.append(f"There is no {samples.NAME}: what was said is not shown.")
+        return
+    lost = 0
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the run died while it wrote
+                lost += 1
+                continue
+            if isinstance(row, dict) and all(name in row for name in _NEEDED):
+                yield row
+            else:
+                lost += 1
+    if lost:
+        run.notes.append(f"{lost} lines of {samples.NAME} are cut off or of another version, and are left out.")
