@@ -67,6 +67,17 @@ def write_run(folder, rows=(), *, ended=True):
         final = {s: {d: figures | {"avg": 0.625} for d in DOMAINS} for s in STUDENTS}
         kept = {"questions": "test", "initial": table, "final": final, "pareto": {}, "mutual": True}
         (folder / "outcome.json").write_text(json.dumps(kept))
+        answers = [
+            {"end": end, "student": s, "domain": d, "question": f"t{n}", "right": right}
+            for end, right in (("initial", 0.5), ("final", 0.625))
+            for s in STUDENTS
+            for d in DOMAINS
+            for n in range(40)
+        ]
+        with (folder / "answers.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(answers[0]))
+            writer.writeheader()
+            writer.writerows(answers)
     if rows:
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -112,6 +112,9 @@ def test_a_question_behind_which_two_solutions_stand_is_read_once(reads, family,
     shared, gradients, _ = matched(tutee, contexts, settings)
     assert shared.loss == pytest.approx(plain.loss, rel=1e-5)
     assert_equal(gradients, expected)
+    assert [len(d) for d in shared.per_token] == [len(c.attempt.response.tokens) for c in contexts]
+    for found, alike in zip(shared.per_token, plain.per_token, strict=True):
+        torch.testing.assert_close(found, alike, rtol=1e-4, atol=1e-6)
     if micro_batch_tokens == 10_000 and family != "gemma3":  # one with windows reads no prefix behind another
         assert reads[0] == 4 * 27, "three questions, and as much of the stranger, padded"
 

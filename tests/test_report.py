@@ -38,7 +38,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path):
 def test_the_page_tells_verdict_charts_and_exchanges(tmp_path):
     page = page_of(write_run(tmp_path / "version_0", [exchange(i) for i in range(10)]))
     assert "A mutual Pareto improvement" in page
-    assert re.search(r"62\.5 ± 5\.0</td>\s*<td class=\"number up\">\+12\.5 ± 7\.1", page)
+    assert re.search(r'62\.5 ± 5\.0</td>\s*<td class="number up">\+12\.5 \(\+12\.5 to \+12\.5\)', page)
     assert page.count("data:image/svg+xml;base64") == 2 * 4, "four charts, in light and in dark"
     assert "2 steps: no right response to any question" in page
     assert len(rows_in(page)) == 10
@@ -52,6 +52,8 @@ def test_runs_beside_each_other_are_told_apart_by_what_differs(tmp_path):
     assert "<h3>opcod/seed-0</h3>" in page
     assert "<h3>sdpo/seed-0</h3>" in page
     assert [row["run"] for row in rows_in(page)] == [0, 1]
+    assert "What opcod/seed-0 is ahead by at the end" in page
+    assert page.count("+0.0 (+0.0 to +0.0)") == 4, "by nothing: they are the same"
 
 
 def test_nothing_that_was_written_in_a_run_becomes_html(tmp_path):
@@ -100,13 +102,15 @@ def test_a_run_that_was_killed_is_shown_as_far_as_it_came(tmp_path):
 def test_a_run_without_samples_or_settings(tmp_path):
     folder = write_run(tmp_path / "version_0")
     (folder / "config.yaml").write_text("{ not yaml")
+    (folder / "answers.csv").unlink()
     page = page_of(folder)
     assert "There is no samples.jsonl" in page
     assert "config.yaml is missing or cannot be read" in page
     assert rows_in(page) == []
+    assert "+12.5 ± 7.1" in page, "standard errors, where there is nothing to pair"
 
 
-@pytest.mark.parametrize("name", ["outcome.json", "samples.jsonl", "metrics.csv", "diagnosis.json"])
+@pytest.mark.parametrize("name", ["outcome.json", "answers.csv", "samples.jsonl", "metrics.csv", "diagnosis.json"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe\x00", b'{"questions": "test", "initial": 3}'])
 def test_files_of_another_version_are_left_out(tmp_path, name, content):
     folder = write_run(tmp_path / "version_0", [exchange(1)])

@@ -53,12 +53,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def render(runs: Sequence[Run]) -> str:
     """The page as HTML; all that models and data wrote is escaped, or stands in a block of JSON."""
     environment = Environment(loader=PackageLoader("opcod.report"), autoescape=True, trim_blocks=True)
+    environment.filters["points"] = lambda i: f"{100 * i.mean:+.1f} ({100 * i.low:+.1f} to {100 * i.high:+.1f})"
     environment.filters["percent"] = lambda value: "?" if math.isnan(value) else f"{100 * value:.1f}"
     template = environment.get_template("report.html.j2")
     exchanges = [{**row, "run": number} for number, run in enumerate(runs) for row in run.exchanges]
     return template.render(
         version=__version__,
         runs=[_summary(run) for run in runs],
+        beside=_beside(runs),
         charts=charts(runs),
         exchanges=_json_block({"runs": [run.name for run in runs], "rows": exchanges}),
         several=len(runs) > 1,
@@ -73,6 +75,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "name": run.name,
         "folder": str(run.folder),
         "outcome": run.outcome,
+        "gain": run.gain,
         "verdict": outcome_lines(run.outcome) if run.outcome else [],
         "notes": run.notes,
         "warnings": Counter(warning.partition(": ")[2] for warning in run.warnings).most_common(),
@@ -82,6 +85,13 @@ def _summary(run: Run) -> dict[str, Any]:
             name: run.setting(name) for name in ("samples", "tutor", "anchored", "gate", "context", "matching", "base")
         },
     }
+
+
+def _beside(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What the first run is ahead of each other one by, where both answered the same questions."""
+    places = list(runs[0].answers.get("final", {}))
+    found = [(run.name, [runs[0].ahead(run, place) for place in places]) for run in runs[1:]]
+    return [{"name": name, "by": dict(zip(places, by, strict=True))} for name, by in found if any(by)]
 
 
 def _parts(run: Run) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,15 @@ import yaml
 
 from opcod.callbacks import break_rates, outcome, samples
 from opcod.collection import rate_rows
+from opcod.comparison import Interval, paired_difference
 from opcod.records import deaths_of
 
 METRICS, CONFIG = "metrics.csv", "config.yaml"
 _NEEDED = ("round", "phase", "step", "tutee", "text", "response")  # of a row of samples, whatever version wrote it
+
+
+Place = tuple[str, str]
+"""Student and domain."""
 
 
 class ReportError(ValueError):
@@ -37,6 +42,7 @@ class Run:
         config: As it was parsed; empty where it is missing.
         metrics: All that was logged, name -> value of each step or validation.
         outcome: Scores at both ends and the verdict; None where it has not ended.
+        answers: `initial` or `final` -> (student, domain) -> test question -> share of right responses.
         exchanges: The rows of samples.
         diagnosis: Break and rescue rates, one a direction, where they were measured.
         notes: What is missing, in sentences.
@@ -47,6 +53,7 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, float]] = field(default_factory=list)
     outcome: outcome.RunOutcome | None = None
+    answers: dict[str, dict[Place, dict[str, float]]] = field(default_factory=dict)
     exchanges: list[dict[str, Any]] = field(default_factory=list)
     diagnosis: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -61,6 +68,14 @@ class Run:
         """A setting of the model; None where it has none of that name."""
         model = self.config.get("model", {})
         return model.get("init_args", model).get(name) if isinstance(model, dict) else None
+
+    def gain(self, place: Place) -> Interval | None:
+        """What a student gained on a domain, question by question; None where that is not known."""
+        return _difference(self.answers.get("final", {}), self.answers.get("initial", {}), place)
+
+    def ahead(self, other: Run, place: Place) -> Interval | None:
+        """What it is ahead of another run by at the end, on the questions that both answered."""
+        return _difference(self.answers.get("final", {}), other.answers.get("final", {}), place)
 
     @property
     def validations(self) -> list[dict[str, float]]:
@@ -83,6 +98,13 @@ class Run:
         ]
 
 
+def _difference(
+    one: Mapping[Place, dict[str, float]], other: Mapping[Place, dict[str, float]], place: Place
+) -> Interval | None:
+    shared = one.get(place, {}).keys() & other.get(place, {}).keys()
+    return paired_difference({0: one[place]}, {0: other[place]}) if shared else None
+
+
 def read_run(folder: Path) -> Run:
     """Read a run's folder.
 
@@ -100,6 +122,7 @@ def read_run(folder: Path) -> Run:
     run.config = _config(run)
     run.metrics = list(_metrics(run))
     run.outcome = _outcome(run)
+    run.answers = _answers(run)
     run.exchanges = list(_exchanges(run))
     run.diagnosis = _diagnosis(run)
     return run
@@ -142,6 +165,22 @@ def _outcome(run: Run) -> outcome.RunOutcome | None:
     except (KeyError, TypeError, AttributeError):
         run.notes.append(f"{outcome.NAME} is of another version: there is no verdict.")
     return None
+
+
+def _answers(run: Run) -> dict[str, dict[Place, dict[str, float]]]:
+    path = run.folder / outcome.ANSWERS
+    answers: dict[str, dict[Place, dict[str, float]]] = {}
+    if not path.is_file():
+        return answers
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                of = answers.setdefault(row["end"], {}).setdefault((row["student"], row["domain"]), {})
+                of[row["question"]] = float(row["right"])
+    except (KeyError, TypeError, ValueError):  # UnicodeDecodeError is one as well
+        run.notes.append(f"{outcome.ANSWERS} is of another version: there are no paired intervals.")
+        return {}
+    return answers
 
 
 def _diagnosis(run: Run) -> list[dict[str, Any]]:
