@@ -139,7 +139,7 @@
       const style = `background:rgb(var(--heat) / ${(0.75 * share).toFixed(2)})`;
       paragraph.append(make("span", piece, { style, title: `${row.divergence[i]} nats` }));
     });
-    const legend = make("p", `Shaded by the divergence from the self-teacher; the darkest is ${most.toPrecision(2)} nats.`, { class: "note" });
+    const legend = make("p", `Shaded by the divergence from the self-teacher; the strongest is ${most.toPrecision(2)} nats.`, { class: "note" });
     const both = make("div");
     both.append(paragraph, legend);
     return both;
