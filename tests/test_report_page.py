@@ -41,8 +41,7 @@ def report(tmp_path_factory):
     rows = [exchange(i) for i in range(24)]
     rows[1] |= {"text": HOSTILE, "response": HOSTILE, "feedback_raw": HOSTILE, "pieces": [HOSTILE], "divergence": [1.0]}
     rows[2] |= {"response": HOSTILE, "options": [HOSTILE, "that"], "solution_shown": HOSTILE}
-    for row in rows[2:3]:
-        del row["pieces"], row["divergence"]
+    del rows[2]["pieces"], rows[2]["divergence"]
     return write_report([write_run(tmp_path_factory.mktemp("runs") / "version_0", rows)])
 
 

@@ -48,17 +48,13 @@ def _of(cell: Cell) -> Row:
 
 
 def _scores(cell: Cell, version: Path) -> Iterator[Row]:
+    """Initial and final figures of every student and domain."""
     kept = json.loads((version / outcome.NAME).read_text(encoding="utf-8"))
-    return (_of(cell) | row for row in score_rows(kept))
-
-
-def score_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
-    """Initial and final figures of every student and domain, of a run's outcome."""
     for end in ENDS:
         for student, domains in kept[end].items():
             for domain, figures in domains.items():
                 row = {"end": end, "student": student, "domain": domain}
-                yield row | {name: figures[name] for name in SCORES}
+                yield _of(cell) | row | {name: figures[name] for name in SCORES}
 
 
 def _answers(cell: Cell, version: Path) -> Iterator[Row]:

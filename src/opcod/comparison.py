@@ -50,11 +50,11 @@ Answers = dict[str, dict[Cell, Shares]]
 """`initial` or `final` -> cell -> shares."""
 
 
-def read_answers(path: Path) -> Answers:
-    """A grid's `answers.csv`."""
+def read_answers(path: Path, **common: str) -> Answers:
+    """A grid's `answers.csv`; or a single run's, with `pair`, `method` and `seed` given."""
     answers: Answers = {"initial": defaultdict(dict), "final": defaultdict(dict)}
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in ({**common, **found} for found in csv.DictReader(file)):
             cell = Cell(row["pair"], row["method"], row["student"], row["domain"])
             answers[row["end"]][cell].setdefault(int(row["seed"]), {})[row["question"]] = float(row["right"])
     return answers

@@ -148,8 +148,8 @@ def _shown_alike_together(contexts: Sequence[Context]) -> list[int]:
     """Indices of contexts, those that are shown the same s side by side, question after question as they come."""
     asked = list(dict.fromkeys(c.attempt.question.id for c in contexts))
     shown = list(dict.fromkeys(map(_shown, contexts)))
-    places = [(asked.index(c.attempt.question.id), shown.index(_shown(c)), i) for i, c in enumerate(contexts)]
-    return [i for _, _, i in sorted(places)]
+    places = [(asked.index(c.attempt.question.id), shown.index(_shown(c))) for c in contexts]
+    return sorted(range(len(contexts)), key=places.__getitem__)
 
 
 def scored_together(

@@ -99,7 +99,7 @@ def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str,
     return figures
 
 
-def deaths_of(figures: Mapping[str, float], tutee: str) -> list[str]:
+def deaths_of(figures: Mapping[str, float], tutee: str, tutor: str = "the tutor") -> list[str]:
     """Why a step, by its figures, could not teach anything, and what to do about it."""
     who = f"train/{tutee}"
     deaths = []
@@ -107,7 +107,7 @@ def deaths_of(figures: Mapping[str, float], tutee: str) -> list[str]:
         deaths.append("no right response to any question; take easier questions or more samples")
     if figures.get(f"{who}/feedback_kept") == 0:
         deaths.append(
-            "none of the tutor's feedback was kept; read the samples, teach the specialist to tutor, or set `anchored` "
+            f"none of {tutor}'s feedback was kept; read the samples, teach the specialist to tutor, or set `anchored` "
             "to false"
         )
     if figures.get(f"{who}/truncated") == 1:
@@ -124,7 +124,7 @@ def deaths_of(figures: Mapping[str, float], tutee: str) -> list[str]:
 
 def warn_if_dead(record: StepRecord) -> None:
     """Say so where a step cannot teach anything, and what to do."""
-    for death in deaths_of(record.figures, record.tutee):
+    for death in deaths_of(record.figures, record.tutee, record.tutor):
         warnings.warn(death, stacklevel=2)
 
 

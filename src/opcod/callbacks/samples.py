@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from opcod.attempts import Attempt
 from opcod.callbacks.checkpoints import run_folder, whole
@@ -112,27 +113,25 @@ def sample_rows(record: StepRecord, chats: Mapping[str, Chat], per_step: int, ch
         for attempt, feedback in zip(group, on_group, strict=True)
     ]
     chosen = sorted(given, key=lambda pair: (pair[1].raw is None, pair[0].sample))[:per_step]
-    return [
-        {**_row(record, attempt, feedback, characters), **_by_token(record, attempt, chats, characters)}
-        for attempt, feedback in chosen
-    ]
+    return [_row(record, chats, attempt, feedback, characters) for attempt, feedback in chosen]
 
 
-def _by_token(record: StepRecord, attempt: Attempt, chats: Mapping[str, Chat], characters: int) -> dict[str, Any]:
-    """The response's tokens as text, and the divergence of each, where it was distilled."""
-    distilled = zip(record.contexts, record.divergences, strict=False)
-    found = next((divergence for context, divergence in distilled if context.attempt is attempt), None)
-    if found is None:
-        return {}
-    pieces = chats[record.tutee].pieces(attempt.response.tokens.tolist())
-    ends = list(accumulate(map(len, pieces)))
-    kept = sum(end <= characters for end in ends)
-    return {"pieces": pieces[:kept], "divergence": [round(d, 4) for d in found.tolist()[:kept]]}
+def _by_token(chat: Chat, attempt: Attempt, divergence: Tensor, characters: int) -> dict[str, Any]:
+    """The response's tokens as text, and the divergence of each."""
+    pieces = chat.pieces(attempt.response.tokens.tolist())
+    kept = sum(end <= characters for end in accumulate(map(len, pieces)))
+    return {"pieces": pieces[:kept], "divergence": [round(d, 4) for d in divergence[:kept].tolist()]}
 
 
-def _row(record: StepRecord, attempt: Attempt, feedback: Feedback, characters: int) -> dict[str, Any]:
+def _row(
+    record: StepRecord, chats: Mapping[str, Chat], attempt: Attempt, feedback: Feedback, characters: int
+) -> dict[str, Any]:
     question = attempt.question
-    context = next((c for c in record.contexts if c.attempt is attempt), None)
+    place = next((i for i, c in enumerate(record.contexts) if c.attempt is attempt), None)
+    context = None if place is None else record.contexts[place]
+    by_token = {}
+    if place is not None and record.divergences:
+        by_token = _by_token(chats[record.tutee], attempt, record.divergences[place], characters)
     texts = {
         "text": question.text,
         "response": attempt.text,
@@ -157,6 +156,7 @@ def _row(record: StepRecord, attempt: Attempt, feedback: Feedback, characters: i
         "distilled": context is not None,
         **{name: text if text is None else text[:characters] for name, text in texts.items()},
         "cut": sum(max(len(text or "") - characters, 0) for text in (*texts.values(), *question.options)),
+        **by_token,
     }
 
 

@@ -17,12 +17,11 @@ import yaml
 
 from opcod.callbacks import break_rates, outcome, samples
 from opcod.collection import rate_rows
-from opcod.comparison import Interval, paired_difference
+from opcod.comparison import Interval, Shares, paired_difference, read_answers
 from opcod.records import deaths_of
 
 METRICS, CONFIG = "metrics.csv", "config.yaml"
 _NEEDED = ("round", "phase", "step", "tutee", "text", "response")  # of a row of samples, whatever version wrote it
-
 
 Place = tuple[str, str]
 """Student and domain."""
@@ -42,7 +41,7 @@ class Run:
         config: As it was parsed; empty where it is missing.
         metrics: All that was logged, name -> value of each step or validation.
         outcome: Scores at both ends and the verdict; None where it has not ended.
-        answers: `initial` or `final` -> (student, domain) -> test question -> share of right responses.
+        answers: `initial` or `final` -> (student, domain) -> shares of right responses to the test questions.
         exchanges: The rows of samples.
         diagnosis: Break and rescue rates, one a direction, where they were measured.
         notes: What is missing, in sentences.
@@ -53,7 +52,7 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, float]] = field(default_factory=list)
     outcome: outcome.RunOutcome | None = None
-    answers: dict[str, dict[Place, dict[str, float]]] = field(default_factory=dict)
+    answers: dict[str, dict[Place, Shares]] = field(default_factory=dict)
     exchanges: list[dict[str, Any]] = field(default_factory=list)
     diagnosis: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -98,11 +97,11 @@ class Run:
         ]
 
 
-def _difference(
-    one: Mapping[Place, dict[str, float]], other: Mapping[Place, dict[str, float]], place: Place
-) -> Interval | None:
-    shared = one.get(place, {}).keys() & other.get(place, {}).keys()
-    return paired_difference({0: one[place]}, {0: other[place]}) if shared else None
+def _difference(one: Mapping[Place, Shares], other: Mapping[Place, Shares], place: Place) -> Interval | None:
+    try:
+        return paired_difference(one.get(place, {}), other.get(place, {}))
+    except ValueError:  # nothing to pair
+        return None
 
 
 def read_run(folder: Path) -> Run:
@@ -167,20 +166,16 @@ def _outcome(run: Run) -> outcome.RunOutcome | None:
     return None
 
 
-def _answers(run: Run) -> dict[str, dict[Place, dict[str, float]]]:
+def _answers(run: Run) -> dict[str, dict[Place, Shares]]:
     path = run.folder / outcome.ANSWERS
-    answers: dict[str, dict[Place, dict[str, float]]] = {}
     if not path.is_file():
-        return answers
+        return {}
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            for row in csv.DictReader(lines):
-                of = answers.setdefault(row["end"], {}).setdefault((row["student"], row["domain"]), {})
-                of[row["question"]] = float(row["right"])
+        read = read_answers(path, pair="", method="", seed="0")
     except (KeyError, TypeError, ValueError):  # UnicodeDecodeError is one as well
         run.notes.append(f"{outcome.ANSWERS} is of another version: there are no paired intervals.")
         return {}
-    return answers
+    return {end: {(cell.student, cell.domain): shares for cell, shares in cells.items()} for end, cells in read.items()}
 
 
 def _diagnosis(run: Run) -> list[dict[str, Any]]:
