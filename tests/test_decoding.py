@@ -52,7 +52,15 @@ def question(number, samples, lengths=None):
     return [Request((*start, *end), (0, number, j), len(start)) for j, end in enumerate(ends)]
 
 
+def kindred(number, lengths):
+    """Requests as `question` makes them, of questions that begin alike themselves, by most of what they are."""
+    start = (*random_ids(20, seed=90), *random_ids(3 + 2 * number, seed=number))
+    ends = [random_ids(length, seed=50 + length) for length in lengths]
+    return [Request((*start, *end), (0, number, j), len(start)) for j, end in enumerate(ends)]
+
+
 GROUPS = {
+    "feedback on kindred questions": kindred(1, [4, 9, 1]) + kindred(2, [2, 7]),
     "groups of one size": question(1, 4) + question(2, 4),
     "groups of different sizes": question(1, 1) + question(2, 5) + question(3, 2),
     "feedback": question(1, 3, [4, 9, 1]) + question(2, 3, [2, 2, 7]),
