@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.setup-done
 SPECIALISTS := src/opcod/specialists
 SIZE := small
+JOBS ?= 2
 SCHOOL := runs/tiny-school
 
 .DEFAULT_GOAL := help
@@ -31,7 +32,7 @@ demo: $(READY) ## co-distil a materials scientist and a physicist, in minutes on
 		-c configs/demo-families.yaml
 
 test: lint types ## lint, types and the quick tests; no network, no GPU
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadfile
 
 test-slow: $(READY) ## the long tests: the default model, the README's commands
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
