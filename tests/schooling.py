@@ -153,7 +153,7 @@ def specialist(
 
 
 def codistil(
-    base: Path, adapters: dict[str, Path], *, seed: int, lr: float, rounds: int = 2, steps: int = 12
+    base: Path, adapters: dict[str, Path], *, seed: int, lr: float, rounds: int = 2, steps: int = 8
 ) -> tuple[Table, Table, list]:
     """A whole run of the method; returns the test scores before and after it, and the record of every step."""
     module = CoDistillation(

@@ -448,14 +448,14 @@ def specialising(tiny_folder, tmp_path, *options):
         "--data.source.train=8",
         "--trainer.max_epochs=2",
         "--trainer.accelerator=cpu",
-        "--trainer.enable_progress_bar=false",
+        "--quiet",
         f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}",
         *options,
     ]
 
 
 def test_specialise_writes_an_adapter_with_its_card(tiny_folder, tmp_path, capsys):
-    output = ["--trainer.enable_checkpointing=false", f"--output={tmp_path / 'physics'}", "--dtype=bfloat16"]
+    output = ["--trainer.callbacks=[]", f"--output={tmp_path / 'physics'}", "--dtype=bfloat16"]
     cli.main(specialising(tiny_folder, tmp_path, *output))
     stored = load_file(tmp_path / "physics" / "adapter_model.safetensors")
     assert {t.dtype for t in stored.values()} == {torch.bfloat16}
@@ -466,23 +466,26 @@ def test_specialise_writes_an_adapter_with_its_card(tiny_folder, tmp_path, capsy
     assert str(tmp_path / "physics") in capsys.readouterr().out
 
 
-def test_specialise_goes_on_where_it_stopped(tiny_folder, tmp_path):
-    every = json.dumps([{"class_path": "ModelCheckpoint", "init_args": {"save_top_k": -1}}])
-    whole = specialising(tiny_folder, tmp_path, f"--trainer.callbacks={every}", f"--output={tmp_path / 'whole'}")
-    cli.main(whole)
-    (first,) = (tmp_path / "runs" / "specialise" / "version_0" / "checkpoints").glob("epoch=0-*.ckpt")
-    rest = specialising(tiny_folder, tmp_path, f"--output={tmp_path / 'rest'}")
-    cli.main([*rest, f"--ckpt_path={first}"])
+@pytest.mark.parametrize("stop", ["round=0-step=1.ckpt", "round=1.ckpt", "round=1-step=1.ckpt"])
+def test_specialise_goes_on_where_it_stopped(stop, tiny_folder, tmp_path):
+    every = json.dumps([{"class_path": "RoundCheckpoint", "init_args": {"every_n_steps": 1, "keep": 9}}])
+    more = "--data.home_lessons=8"
+    cli.main(
+        specialising(tiny_folder, tmp_path, more, f"--trainer.callbacks={every}", f"--output={tmp_path / 'whole'}")
+    )
+    kept = tmp_path / "runs" / "specialise" / "version_0" / "checkpoints"
+    rest = specialising(tiny_folder, tmp_path, more, f"--output={tmp_path / 'rest'}")
+    cli.main([*rest, f"--ckpt_path={kept / stop}"])
     one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "rest"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    at_first = torch.load(first, weights_only=True)["specialist"]["adapter"]
-    assert not all(torch.equal(one[name], tensor) for name, tensor in at_first.items()), "epoch 2 taught nothing"
+    at_stop = torch.load(kept / stop, weights_only=True)["specialist"]["adapter"]
+    assert not all(torch.equal(one[name], tensor) for name, tensor in at_stop.items()), "the rest taught nothing"
 
 
 def test_specialise_refuses_a_checkpoint_of_another_base_or_program(tiny_folder, tmp_path, refused, checkpoint):
     cli.main(specialising(tiny_folder, tmp_path, "--trainer.max_epochs=1", f"--output={tmp_path / 'physics'}"))
-    (own,) = (tmp_path / "runs" / "specialise" / "version_0" / "checkpoints").glob("*.ckpt")
+    own = tmp_path / "runs" / "specialise" / "version_0" / "checkpoints" / "last.ckpt"
     content = torch.load(own, weights_only=True)
     content["specialist"]["base"] |= {"files": "another"}
     torch.save(content, own)

@@ -36,7 +36,7 @@ def rises(before, after):
 
 
 def test_both_students_become_better(pair):
-    """Over three seeds, since a single run of so small a model gains two or three standard errors, and now and then none."""
+    """Over three seeds: a single run of so small a model gains two or three standard errors, and now and then none."""
     before, after, records = zip(*(run(pair, seed, LEARNING_RATE) for seed in SEEDS), strict=True)
     assert rises(before, after), (before, after)
     assert {record.tutor for steps in records for record in steps if record.spoken}, "nobody tutored"

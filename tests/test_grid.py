@@ -105,7 +105,8 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_a_grid_that_was_killed_comes_to_the_same_figures(grid_file, tmp_path, capsys):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_grid_that_was_stopped_comes_to_the_same_figures(number, status, grid_file, tmp_path, capsys):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "opcod.cli", *arguments(grid_file, killed)]
     process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
@@ -113,8 +114,8 @@ def test_a_grid_that_was_killed_comes_to_the_same_figures(grid_file, tmp_path, c
     deadline = time.monotonic() + 120
     while not first.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, number)
+    assert process.wait() == status
     assert first.exists(), "nothing was saved before the kill"
     assert not (killed / "scores.csv").exists()
     cli.main(arguments(grid_file, killed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
@@ -48,6 +50,7 @@ DEFAULTS: dict[str, Any] = {
 CALLBACKS = (
     "SizeCheck",
     "RoundCheckpoint",
+    "CleanStop",
     "SampleTable",
     "RoundProgress",
     "OutcomeTable",
@@ -55,7 +58,7 @@ CALLBACKS = (
 )
 
 
-def _callbacks(*names: str) -> list[dict[str, str]]:
+def _callbacks(*names: str) -> list[dict[str, Any]]:
     return [{"class_path": f"opcod.callbacks.{name}"} for name in names]
 
 
@@ -72,13 +75,14 @@ class Command(LightningCLI):
     model_seed = "model.seed"
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the seed, which data and model share."""
+        """Add the seed, which data and model share, and how much is said."""
         parser.add_argument(
             "--seed_everything",
             type=NonNegativeInt,
             default=0,
             help="Seed of every draw: of the questions, the adapters and all that is sampled.",
         )
+        parser.add_argument("--quiet", action="store_true", help="Say only what came out, and warnings.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Hand the seed on."""
@@ -88,14 +92,28 @@ class Command(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, whatever stands in `sys.argv`."""
         self.config = parser.parse_args(args)
+        if self._chosen("quiet"):
+            for name in ("lightning.pytorch", "lightning.fabric"):
+                logging.getLogger(name).setLevel(logging.WARNING)
+
+    def instantiate_trainer(self, **settings: Any) -> Trainer:
+        """Make the trainer, which shows no progress where it is to be quiet."""
+        trainer = super().instantiate_trainer(**settings)
+        if self._chosen("quiet") and trainer.progress_bar_callback is not None:
+            trainer.progress_bar_callback.disable()
+        return trainer
+
+    def _chosen(self, option: str) -> Any:
+        """What the command, or the subcommand that was given, has for an option."""
+        subcommand = self.config.get("subcommand")
+        return (self.config[subcommand] if subcommand else self.config).get(option)
 
     def _parse_ckpt_path(self) -> None:
         """Look at a checkpoint before the models are loaded.
 
         Lightning reads hyper-parameters out of it here and lets them override the command line; nothing is read here.
         """
-        subcommand = self.config.get("subcommand")
-        if path := (self.config[subcommand] if subcommand else self.config).get("ckpt_path"):
+        if path := self._chosen("ckpt_path"):
             load_checkpoint(Path(path))
 
 
@@ -154,7 +172,7 @@ class Diagnose(CoDistil):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the two checkpoints."""
         super().add_arguments_to_parser(parser)
-        parser.set_defaults({"trainer.callbacks": _callbacks("RoundProgress")})
+        parser.set_defaults({"trainer.callbacks": _callbacks("CleanStop", "RoundProgress")})
         help = "Checkpoint of the students who answer; by default they are as the config starts them."
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
         help = "Checkpoint of the students who give feedback; by default those who answer."
@@ -253,6 +271,7 @@ class Solve(Lessons):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where to write."""
         super().add_arguments_to_parser(parser)
+        parser.set_defaults({"trainer.callbacks": _callbacks("CleanStop", "RoundProgress")})
         help = "JSONL file of the solved questions, for `--data.solutions`; what it holds is not solved again."
         parser.add_argument("--output", type=str, required=True, help=help)
         parser.link_arguments("output", "data.solutions")
@@ -275,6 +294,8 @@ class Specialise(Lessons):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where to write, and what to resume from."""
         super().add_arguments_to_parser(parser)
+        stop = {"class_path": "opcod.callbacks.CleanStop", "init_args": {"command": "opcod specialise"}}
+        parser.set_defaults({"trainer.callbacks": [*_callbacks("RoundCheckpoint", "RoundProgress"), stop]})
         parser.add_argument("--output", type=str, required=True, help="Folder to write the adapter to.")
         parser.add_argument(
             "--dtype",

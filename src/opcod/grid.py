@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -183,9 +184,22 @@ def _opcod(cell: Cell, command: Sequence[str]) -> None:
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
     with (cell.folder / "log.txt").open("a", encoding="utf-8") as log:
-        done = subprocess.run([sys.executable, "-m", "opcod.cli", *command], stdout=log, stderr=log)
-    if done.returncode:
-        raise RuntimeError(f"{cell.name} failed with status {done.returncode}: see {cell.folder / 'log.txt'}")
+        process = subprocess.Popen([sys.executable, "-m", "opcod.cli", *command], stdout=log, stderr=log)
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the terminal sends it to both
+            print(f"{cell.name} stops after its step; Ctrl-C again stops it at once.", flush=True)
+            _ended(process)
+            raise
+    if status:
+        raise RuntimeError(f"{cell.name} failed with status {status}: see {cell.folder / 'log.txt'}")
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process, however often Ctrl-C is pressed."""
+    while process.poll() is None:
+        with suppress(KeyboardInterrupt):
+            process.wait()
 
 
 def cost(grid: Grid, cells: Sequence[Cell]) -> str:

@@ -99,8 +99,16 @@ class Specialist(L.LightningModule):
         """AdamW over the adapter alone."""
         assert self.model is not None
         optimizer = self.optimization.optimizer(self.model.parameters_of(STUDENT))
-        schedule = self.optimization.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
-        return [optimizer], [schedule]
+        return [optimizer], [self.optimization.scheduler(optimizer, self._steps())]
+
+    def _steps(self) -> int:
+        """Of the whole run.
+
+        Not `trainer.estimated_stepping_batches`: it builds the loader before a checkpoint's state can reach it.
+        """
+        batches, limit = len(self.trainer.datamodule.train_dataloader()), self.trainer.limit_train_batches  # type: ignore[attr-defined]
+        epoch = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return epoch * (self.trainer.max_epochs or 0)
 
     def on_fit_start(self) -> None:
         """Make the scores' metrics for the data's domains."""

@@ -1,4 +1,5 @@
 import io
+from itertools import count
 
 import torch
 from rich.console import Console
@@ -7,7 +8,7 @@ from torch.utils.data import DataLoader
 from toy import QUESTIONS, SCORES, ToyData, ToyRounds, record_of, run, trainer_of
 
 from opcod.callbacks import RoundProgress
-from opcod.callbacks.progress import gate_lines, step_line
+from opcod.callbacks.progress import duration, gate_lines, step_line
 from opcod.data.datamodule import StepBatch
 from opcod.gate import Gate
 
@@ -18,6 +19,37 @@ def test_a_step_in_a_line():
         "round 2/3 phase 1/2 step 3/5 · physicist learns · chemist tutors physics · right 25 % · feedback kept 100 % "
         "· 2.0 s"
     )
+
+
+def test_a_steps_line_ends_in_its_throughput():
+    record = record_of(StepBatch(1, 0, 2, QUESTIONS))
+    record.figures |= {"seconds/rollout": 3.0, "seconds/match": 1.0}
+    record.figures |= {"tokens_per_second/rollout": 100.0, "tokens_per_second/match": 500.0}
+    spent = sum(value for name, value in record.figures.items() if name.startswith("seconds/"))
+    assert step_line(record, rounds=3, steps=5).endswith(f"· {spent:.1f} s · {800 / spent:.0f} tokens/s")
+
+
+def test_a_duration_in_words():
+    assert [duration(s) for s in (0, 29, 31, 3540, 3600, 9000)] == [
+        "",
+        "",
+        "1 min",
+        "59 min",
+        "1 h 0 min",
+        "2 h 30 min",
+    ]
+
+
+def test_what_is_left_goes_by_the_pace_so_far(tmp_path, capsys, monkeypatch):
+    """A clock on which every look costs 40 s: a step takes that long, and so does a validation."""
+    looks = count(0, 40)
+    monkeypatch.setattr("opcod.callbacks.progress.time.perf_counter", lambda: next(looks))
+    run(tmp_path, RoundProgress(), rounds=2)
+    steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
+    # After the first of 8 steps 7 are to come, and 2 validations: 9 times 40 s. Before the last validation it is one.
+    assert steps[0].endswith("· 6 min left")
+    assert steps[3].endswith("· 4 min left")
+    assert steps[7].endswith("· 1 min left")
 
 
 def test_the_gate_in_lines():

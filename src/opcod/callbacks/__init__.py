@@ -2,6 +2,7 @@
 
 from opcod.callbacks.break_rates import BreakRateTable
 from opcod.callbacks.checkpoints import CheckpointError, RoundCheckpoint
+from opcod.callbacks.clean_stop import CleanStop
 from opcod.callbacks.outcome import OutcomeTable
 from opcod.callbacks.progress import RoundProgress
 from opcod.callbacks.samples import SampleTable
@@ -11,6 +12,7 @@ from opcod.callbacks.teacher_gaps import TeacherGapTable
 __all__ = [
     "BreakRateTable",
     "CheckpointError",
+    "CleanStop",
     "OutcomeTable",
     "RoundCheckpoint",
     "RoundProgress",

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from opcod.callbacks.checkpoints import run_folder, write_whole
+from opcod.callbacks.progress import tell
 from opcod.checkpoint import check_base, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
@@ -45,7 +46,7 @@ class BreakRateTable(Callback):
         if not isinstance(pl_module, CoDistillation) or not isinstance(data, QuestionData) or data.splits is None:
             raise ValueError(f"{type(pl_module).__name__} has no tutors: take BreakRateTable out of the callbacks")
         freeze_tutors(pl_module.peers, self.tutors)
-        trainer.print("measuring break and rescue rates")
+        tell(trainer, "measuring break and rescue rates")
         found = diagnose(pl_module, data.splits.validation)
         write_whole(run_folder(trainer) / NAME, diagnosis_json(found))
         console = Console()

@@ -39,6 +39,8 @@ class RoundCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.keep = keep
         self.saved: list[str] = []  # names, oldest first; nothing else in the folder is ever removed
+        self.due = False  # save after the step at hand, whichever it is
+        self.last: Path | None = None  # the newest that was saved in this process
         self._unsaved_round = False
 
     def on_train_batch_end(
@@ -48,7 +50,7 @@ class RoundCheckpoint(Checkpoint):
         steps, done = trainer.num_training_batches, batch_idx + 1
         if done >= steps:
             self._unsaved_round = True
-        elif self.every_n_steps is not None and done % self.every_n_steps == 0:
+        elif self.due or (self.every_n_steps is not None and done % self.every_n_steps == 0):
             self._save(trainer, f"round={trainer.current_epoch}-step={done:0{len(str(steps))}}.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -82,6 +84,7 @@ class RoundCheckpoint(Checkpoint):
             self.saved = before
             raise CheckpointError(_explained(folder, name, error)) from error
         self.saved = self.saved[-self.keep :]
+        self.due, self.last = False, folder / LAST
 
     def state_dict(self) -> dict[str, Any]:
         """The checkpoints that are there."""

@@ -17,6 +17,7 @@ from rich.table import Table as RichTable
 
 from opcod import pareto
 from opcod.callbacks.checkpoints import run_folder, write_whole
+from opcod.callbacks.progress import tell
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, Table, averages
 
@@ -140,7 +141,7 @@ class OutcomeTable(Callback):
     def _tested(self, trainer: L.Trainer, pl_module: L.LightningModule, end: str, when: str) -> Table:
         if not isinstance(pl_module, Testable):
             raise ValueError(f"{type(pl_module).__name__} has no test scores: take OutcomeTable out of the callbacks")
-        trainer.print(f"scoring the {self.questions} questions {when} round")
+        tell(trainer, f"scoring the {self.questions} questions {when} round")
         batches = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
         table, self.answers[end] = pl_module.score_test(batches)
         return table

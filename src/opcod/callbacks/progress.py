@@ -5,6 +5,7 @@ What is said here counts rounds, phases and steps from 1; what is logged counts 
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -35,8 +36,31 @@ class Tutoring(Protocol):
     gate: Gate
 
 
+class Pace:
+    """How long steps and validations took, and by that how long the rest will."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.validations: list[float] = []
+        self._began = time.perf_counter()
+
+    def begin(self) -> None:
+        """A step or a validation begins."""
+        self._began = time.perf_counter()
+
+    def end(self, kind: list[float]) -> None:
+        """It is over."""
+        kind.append(time.perf_counter() - self._began)
+
+    def left(self, steps: int, validations: int) -> float:
+        """Seconds that so many steps and validations take at the mean pace so far."""
+        return _mean(self.steps) * steps + _mean(self.validations) * validations
+
+
 class RoundProgress(ProgressBar):
     """Shows round, phase and step, tutee and tutor, the gate's decision, training accuracy and validation scores.
+
+    How long the training will still take goes by the steps and validations of this process so far.
 
     Of another module it shows what that logs for the progress bar.
 
@@ -50,6 +74,7 @@ class RoundProgress(ProgressBar):
         self.scored: list[tuple[str, Scores]] = []
         self.gate_lines: list[str] = []
         self.step_line = ""
+        self.pace = Pace()
         self._enabled = True
         self._what, self._total = "", 1.0
         self._live: Live | None = None
@@ -80,13 +105,14 @@ class RoundProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a run."""
-        self.scored, self.gate_lines, self.step_line = [], [], ""
+        self.scored, self.gate_lines, self.step_line, self.pace = [], [], "", Pace()
         self._begin("training", self.total_train_batches)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a round."""
         if isinstance(pl_module, InRounds) and pl_module.scores is None:
             self._say("scoring the validation questions before the first round")
+            self.pace.begin()
         self._begin(_round_of(trainer, pl_module), self.total_train_batches)
 
     def on_train_batch_start(
@@ -94,13 +120,17 @@ class RoundProgress(ProgressBar):
     ) -> None:
         """Tell the scores and the gate with which the round began."""
         if isinstance(pl_module, InRounds):
+            if not self.scored and not self.pace.steps and pl_module.scores is not None:
+                self.pace.end(self.pace.validations)
             self._show_gate(trainer, pl_module, rounds=trainer.current_epoch)
         self._advance(batch_idx)  # a resumed round does not begin at its first step
+        self.pace.begin()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Tell what came of a step."""
+        self.pace.end(self.pace.steps)
         steps = int(self.total_train_batches)
         if isinstance(pl_module, InRounds) and pl_module.record is not None:
             self.step_line = step_line(pl_module.record, rounds=trainer.max_epochs, steps=steps // 2)
@@ -108,6 +138,9 @@ class RoundProgress(ProgressBar):
             figures = trainer.progress_bar_metrics
             told = [f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, int | float)]
             self.step_line = " · ".join([f"{_round_of(trainer, pl_module)} step {batch_idx + 1}/{steps}", *told])
+        rounds = (trainer.max_epochs or 0) - trainer.current_epoch
+        if left := duration(self.pace.left(rounds * steps - batch_idx - 1, rounds)):
+            self.step_line += f" · {left} left"
         self._say(self.step_line, live=False)
         self._advance(batch_idx + 1)
 
@@ -122,6 +155,7 @@ class RoundProgress(ProgressBar):
         self.reset_dataloader_idx_tracker()
         self.has_dataloader_changed(0)
         self._begin("validation", self.total_val_batches_current_dataloader)
+        self.pace.begin()
 
     def on_validation_batch_end(
         self,
@@ -139,6 +173,7 @@ class RoundProgress(ProgressBar):
         """Tell the scores after a round; those of `opcod validate` Lightning prints itself."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        self.pace.end(self.pace.validations)
         if isinstance(pl_module, InRounds):
             self._show_gate(trainer, pl_module, rounds=trainer.current_epoch + 1)
         elif scores := _logged_scores(trainer):
@@ -286,8 +321,19 @@ def step_line(record: StepRecord, *, rounds: int | None, steps: int) -> str:
     ]
     if f"{who}/loss" in figures:
         parts.append(f"loss {figures[f'{who}/loss']:.4g}")
-    seconds = [value for name, value in figures.items() if name.startswith("seconds/")]
-    return " · ".join([*parts, *([f"{sum(seconds):.1f} s"] if seconds else [])])
+    seconds = {name.split("/")[1]: value for name, value in figures.items() if name.startswith("seconds/")}
+    tokens = sum(figures.get(f"tokens_per_second/{part}", 0) * spent for part, spent in seconds.items())
+    if seconds:
+        parts.append(f"{sum(seconds.values()):.1f} s")
+    if tokens:
+        parts.append(f"{tokens / sum(seconds.values()):.0f} tokens/s")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """In words, to the minute; nothing for less than one."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else ""
 
 
 def scores_line(scores: Scores) -> str:
@@ -305,6 +351,17 @@ def gate_lines(gate: Gate, scores: Scores) -> list[str]:
         does = f"tutors {', '.join(sorted(domains))}" if domains else "is silent"
         lines.append(f"{student} {does} (gap {gaps[student]:.2f})")
     return lines
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def tell(trainer: L.Trainer, line: str) -> None:
+    """Print what a run is at, unless its progress is not to be shown."""
+    bar = trainer.progress_bar_callback
+    if not isinstance(bar, RoundProgress) or bar.is_enabled:
+        trainer.print(line)
 
 
 def _round_of(trainer: L.Trainer, pl_module: L.LightningModule) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from opcod.attempts import Attempt
 from opcod.callbacks.checkpoints import run_folder, whole
+from opcod.callbacks.progress import tell
 from opcod.chat import Chat
 from opcod.data.questions import LABELS
 from opcod.feedback import Feedback
@@ -88,7 +89,7 @@ class SampleTable(Callback):
             rows = sample_rows(pl_module.record, pl_module.chats, self.per_step, self.characters)
             if pl_module.record.batch.step == 0:
                 for row in rows[: self.printed]:
-                    trainer.print(exchange(row))
+                    tell(trainer, exchange(row))
             path = _path(trainer)
             path.parent.mkdir(parents=True, exist_ok=True)
             # A lone surrogate, which UTF-8 has no code for, becomes the escape that JSON has for it.

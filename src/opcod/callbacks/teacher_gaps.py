@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from opcod.callbacks.checkpoints import run_folder, write_whole
+from opcod.callbacks.progress import tell
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.diagnosis import TeacherGap, teacher_gaps
@@ -42,7 +43,7 @@ class TeacherGapTable(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(pl_module, CoDistillation) or not isinstance(data, QuestionData) or data.splits is None:
             raise ValueError(f"{type(pl_module).__name__} has no self-teachers: take TeacherGapTable out")
-        trainer.print("measuring the teacher gaps")
+        tell(trainer, "measuring the teacher gaps")
         gaps = teacher_gaps(pl_module, data.splits.validation, samples=self.samples)
         write_whole(run_folder(trainer) / NAME, gaps_json(gaps))
         Console().print(gap_table(gaps))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -36,29 +37,19 @@ class StepBatch:
     questions: list[Question]
 
 
-class StepLoader:
-    """The 2K training batches of a round, each drawn from (seed, round, phase, step) alone.
+class ResumableLoader(ABC, Generic[T]):
+    """Batches that each follow from their round and place alone.
 
     Lightning tells a loader's `sampler` the epoch, and saves and restores a loader's own state: with these two
     a run that is resumed in the middle of a round goes on at its next batch.
-
-    Args:
-        questions: The training questions of both domains.
-        batch_size: Questions a step.
-        steps: K, steps a phase.
-        seed: Of the draw.
     """
 
-    def __init__(self, questions: Sequence[Question], *, batch_size: int, steps: int, seed: int) -> None:
-        self.questions = list(questions)
-        self.batch_size = batch_size
-        self.steps = steps
-        self.seed = seed
+    def __init__(self) -> None:
         self.round = 0
         self.next = 0
 
     @property
-    def sampler(self) -> StepLoader:
+    def sampler(self) -> Self:
         """Itself, for Lightning to tell it the epoch."""
         return self
 
@@ -75,14 +66,44 @@ class StepLoader:
         """Go on from where `state_dict` stood."""
         self.round, self.next = state["round"], state["next"]
 
+    def __iter__(self) -> Iterator[T]:
+        while self.next < len(self):
+            self.next += 1
+            yield self.at(self.round, self.next - 1)
+        self.next = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches a round."""
+
+    @abstractmethod
+    def at(self, round: int, place: int) -> T:
+        """A batch of a round; both are counted from 0."""
+
+
+class StepLoader(ResumableLoader[StepBatch]):
+    """The 2K training batches of a round, each drawn from (seed, round, phase, step) alone.
+
+    Args:
+        questions: The training questions of both domains.
+        batch_size: Questions a step.
+        steps: K, steps a phase.
+        seed: Of the draw.
+    """
+
+    def __init__(self, questions: Sequence[Question], *, batch_size: int, steps: int, seed: int) -> None:
+        super().__init__()
+        self.questions = list(questions)
+        self.batch_size = batch_size
+        self.steps = steps
+        self.seed = seed
+
     def __len__(self) -> int:
         return 2 * self.steps
 
-    def __iter__(self) -> Iterator[StepBatch]:
-        while self.next < len(self):
-            self.next += 1
-            yield self.batch(self.round, *divmod(self.next - 1, self.steps))
-        self.next = 0
+    def at(self, round: int, place: int) -> StepBatch:
+        """The batch of a round's phase and step."""
+        return self.batch(round, *divmod(place, self.steps))
 
     def batch(self, round: int, phase: int, step: int) -> StepBatch:
         """The questions of a step: each phase goes through the training questions in an order of its own."""
@@ -92,6 +113,27 @@ class StepLoader:
             lap, place = divmod(i, len(self.questions))
             chosen.append(self.questions[_order(len(self.questions), f"{self.seed} order {phase} {lap}")[place]])
         return StepBatch(round, phase, step, chosen)
+
+
+class LessonLoader(ResumableLoader[list[Lesson]]):
+    """All lessons in their order, a batch after another; those that fill no batch are left out.
+
+    Args:
+        lessons: All of them.
+        batch_size: Lessons a step.
+    """
+
+    def __init__(self, lessons: Sequence[Lesson], batch_size: int) -> None:
+        super().__init__()
+        self.lessons = list(lessons)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self.lessons) // self.batch_size
+
+    def at(self, round: int, place: int) -> list[Lesson]:
+        """A batch, the same in every epoch."""
+        return self.lessons[place * self.batch_size : (place + 1) * self.batch_size]
 
 
 def _order(size: int, key: str) -> list[int]:
@@ -314,9 +356,9 @@ class LessonData(L.LightningDataModule):
         """The questions that are to be solved."""
         return DataLoader(self.unsolved, batch_size=self.batch_size, collate_fn=_as_is)  # type: ignore[arg-type]
 
-    def train_dataloader(self) -> DataLoader[Lesson]:
+    def train_dataloader(self) -> LessonLoader:
         """The lessons, in an order of their own for the seed."""
-        return DataLoader(self.lessons, batch_size=self.batch_size, collate_fn=_as_is, drop_last=True)  # type: ignore[arg-type]
+        return LessonLoader(self.lessons, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Question]:
         """Validation questions of all domains."""

@@ -1,0 +1,117 @@
+"""Ctrl-C: a run stops where it can be gone on with, and says how."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from opcod.callbacks.checkpoints import RoundCheckpoint, run_folder
+
+
+class Interrupted(SystemExit):
+    """The program was stopped, and ends with the status that shells give to the signal: 130 for Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+class CleanStop(Callback):
+    """Lets a step, or the validation after a round, end at Ctrl-C; has it saved, and says what resumes the run.
+
+    A second Ctrl-C stops at once, and so does the first where nothing is being learned. SIGTERM, by which schedulers
+    announce the end, counts as Ctrl-C; Lightning itself then ends the run after the step.
+
+    Args:
+        command: What resumes a run, before its config and checkpoint.
+    """
+
+    def __init__(self, command: str = "opcod fit") -> None:
+        self.command = command
+        self.asked: int | None = None
+        self._active = False
+        self._learning = ""
+        self._before: dict[int, Any] = {}
+        self._trainer: L.Trainer | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Listen; only a process's main thread can."""
+        self.asked, self._learning, self._trainer = None, "", trainer
+        if threading.current_thread() is threading.main_thread():
+            self._active = True
+            self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """A step begins, unless the run was to stop."""
+        self._stop_if_asked()
+        self._learning = "step"
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After a round's last step comes its validation, without whose scores it cannot be gone on with."""
+        self._learning = "validation" if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch else ""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The scores are there."""
+        self._learning = ""
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """All that is learned is saved."""
+        self._learning = ""
+        self._stop_if_asked()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Say what resumes the run, whatever ended it."""
+        self._silence()
+        if isinstance(exception, SIGTERMException):
+            exception.code = 128 + signal.SIGTERM  # Lightning leaves it at success
+        if trainer.state.fn == "fit" and trainer.is_global_zero and (told := self._resumption(trainer)):
+            print(told, file=sys.stderr)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Listen no more."""
+        self._silence()
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if not self._active:  # Lightning puts this handler back when it has cleaned up after an error
+            before = self._before.get(number)
+            if callable(before):
+                before(number, frame)
+            return
+        if self.asked is not None or not self._learning:
+            raise Interrupted(number)
+        self.asked = number
+        assert self._trainer is not None
+        for callback in self._trainer.checkpoint_callbacks:
+            if isinstance(callback, RoundCheckpoint):
+                callback.due = True
+        self._trainer.print(f"Stopping after this {self._learning}; Ctrl-C again stops at once.")
+
+    def _stop_if_asked(self) -> None:
+        if self.asked is not None:
+            raise Interrupted(self.asked)
+
+    def _silence(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._active, self._trainer = False, None
+
+    def _resumption(self, trainer: L.Trainer) -> str:
+        saved = [c.last for c in trainer.checkpoint_callbacks if isinstance(c, RoundCheckpoint) and c.last]
+        last = saved[0] if saved else trainer.ckpt_path
+        if last is None:
+            return ""
+        config = run_folder(trainer) / "config.yaml"
+        if not config.is_file():
+            return f"The last checkpoint is {last}."
+        return f"To go on:\n{shlex.join([*shlex.split(self.command), '-c', str(config), '--ckpt_path', str(last)])}"
