@@ -31,6 +31,7 @@ def pack(peers: Sequence[Peer], *, lora: Lora, models: Mapping[str, BaseModel]) 
     return {
         "lora": asdict(lora),
         "models": {name: asdict(model) for name, model in models.items()},
+        "domains": {p.name: p.domain for p in peers},
         "bases": {p.name: p.base.loaded.identity for p in peers},
         "peers": {p.name: {role: {k: v.cpu() for k, v in s.items()} for role, s in p.state().items()} for p in peers},
     }

@@ -18,7 +18,9 @@ from rich.console import Console
 
 from opcod import comparison, grid, plan
 from opcod.callbacks import BreakRateTable
+from opcod.callbacks.checkpoints import write_whole
 from opcod.callbacks.solutions import SolutionWriter
+from opcod.candidates import find_candidate, module_of
 from opcod.card import commit_of_checkout, model_card, title_of
 from opcod.checkpoint import load_checkpoint, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
@@ -29,6 +31,7 @@ from opcod.finetuning import FineTuning
 from opcod.grpo import Grpo
 from opcod.models import BaseModel, ModelError, compute_dtype, load_base
 from opcod.peers import Lora, SharedBase, State
+from opcod.report.evaluated import Evaluated, evaluation_json, evaluation_table
 from opcod.report.planned import plan_lines, plan_tables
 from opcod.specialist import Specialist
 from opcod.students import Students
@@ -188,6 +191,49 @@ def diagnose(arguments: Sequence[str]) -> None:
     command.trainer.validate(
         command.model, command.datamodule, ckpt_path=command.config.ckpt_path, weights_only=True, verbose=False
     )
+
+
+class Evaluate(CoDistil):
+    """The arguments of `opcod evaluate`: those of a run, for its questions and how they are asked, and who is asked."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(
+            arguments,
+            run=False,
+            prog="opcod evaluate",
+            usage="opcod evaluate MODEL [MODEL ...] -c CONFIG [-c CONFIG ...] [--output FILE] [options]",
+            description="Score any checkpoints, adapters or models on the test questions, side by side.",
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add who is scored, and where the figures go."""
+        super().add_arguments_to_parser(parser)
+        parser.set_defaults({"trainer.callbacks": _callbacks("CleanStop", "RoundProgress"), "trainer.logger": False})
+        help = (
+            "Who is scored: a checkpoint of `opcod fit`, with all its students; an adapter, a shipped specialist's "
+            "name or a folder; or a model, a hub id or a folder."
+        )
+        parser.add_argument("models", type=str, nargs="+", help=help)
+        help = "JSON file of all figures, and of every question's share of right responses."
+        parser.add_argument("--output", type=str | None, default=None, help=help)
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """Score candidates on the test questions as a run's students are, print a table, and write it down."""
+    command = Evaluate(arguments)
+    data, trainer = command.datamodule, command.trainer
+    found = [find_candidate(model, data.domains, command.model.base) for model in command.config.models]
+    evaluated: list[Evaluated] = []
+    for candidate in found:
+        module = module_of(candidate, command.model)
+        trainer.test(module, data, ckpt_path=candidate.checkpoint, weights_only=True, verbose=False)
+        assert module.tested is not None
+        evaluated.append(Evaluated(candidate.source, *module.tested))
+        del module
+    Console().print(evaluation_table(evaluated, data.scored, command.model.evaluation_samples))
+    if command.config.output is not None:
+        write_whole(Path(command.config.output), evaluation_json(evaluated, data.scored))
+        print(f"All figures are in {command.config.output}.")
 
 
 class Planned(CoDistil):

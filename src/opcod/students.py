@@ -103,6 +103,7 @@ class Students(L.LightningModule, ABC):
         self.guards = {s.name: UpdateGuard() for s in students}
         self.score_table: Table | None = None
         self.scored_rounds: int | None = None
+        self.tested: tuple[Table, Answers] | None = None
         self.record: StepRecord | None = None
 
     @property
@@ -279,9 +280,10 @@ class Students(L.LightningModule, ABC):
         self._answer(batch, self.test_board, "test")
 
     def on_test_epoch_end(self) -> None:
-        """The scores of the questions that are reported."""
+        """The scores of the questions that are reported; they stay in `tested`."""
         data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.log_dict(flatten(self.test_board.compute(), data.scored), batch_size=1)
+        self.tested = self.test_board.compute(), self.test_board.answers()
+        self.log_dict(flatten(self.tested[0], data.scored), batch_size=1)
         self.test_board.reset()
 
     def predict_step(self, batch: list[Question], batch_idx: int) -> list[dict[str, Any]]:

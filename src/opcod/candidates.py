@@ -1,0 +1,101 @@
+"""Who is to answer: the students of a checkpoint, an adapter over its base, or a model as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from opcod.checkpoint import read_checkpoint, unpack
+from opcod.codistillation import CoDistillation
+from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel, ModelError
+from opcod.peers import Lora
+from opcod.specialists import adapter_folder, shipped
+from opcod.students import Student, Students
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One or two students who are asked together, and where they come from.
+
+    Args:
+        source: As the user named it.
+        students: Each over a base of its own.
+        lora: Shape of their adapters.
+        checkpoint: File that holds their adapters; without one the students name theirs, or have none.
+    """
+
+    source: str
+    students: tuple[Student, ...]
+    lora: Lora
+    checkpoint: Path | None = None
+
+
+def find_candidate(source: str, domains: Sequence[str], base: BaseModel) -> Candidate:
+    """What stands behind a name.
+
+    Args:
+        source: A checkpoint of `opcod fit` (a file), an adapter (a shipped specialist's name or a folder), or a model
+            (`bundled`, a hub id or a folder).
+        domains: Of the questions; who is no specialist of any counts as one of the first.
+        base: The settings in which bases are loaded. A checkpoint has its own.
+
+    Raises:
+        ModelError: If a file is no checkpoint, or an adapter's description cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        kept = read_checkpoint(path)
+        of = kept.get("domains", {})  # older checkpoints name none
+        students = tuple(
+            Student(name, of.get(name, domains[0]), base=BaseModel(**model)) for name, model in kept["models"].items()
+        )
+        return Candidate(source, students, Lora(**kept["lora"]), path)
+    name = re.sub(r"\W", "_", path.name) or "model"
+    name = name if name.isidentifier() else f"model_{name}"
+    if source in shipped() or (path / ADAPTER_CONFIG).is_file():
+        model, lora = _described(adapter_folder(source))
+        domain = path.name if path.name in domains else domains[0]
+        return Candidate(source, (Student(name, domain, source, replace(base, model=model)),), lora)
+    return Candidate(source, (Student(name, domains[0], base=replace(base, model=source)),), Lora())
+
+
+def _described(folder: Path) -> tuple[str, Lora]:
+    """The base model and the shape of an adapter that peft wrote."""
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))
+        base, targets = config["base_model_name_or_path"], config["target_modules"]
+        lora = Lora(config["r"], config["lora_alpha"], targets if isinstance(targets, str) else sorted(targets))
+        if unknown := [name for name in ("use_dora", "use_rslora") if config.get(name)]:
+            raise ValueError(f"{', '.join(unknown)} is set, which opcod does not compute")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / ADAPTER_CONFIG} does not describe a plain LoRA adapter: {error}") from error
+    return BUNDLED if base == BUNDLED_NAME else base, lora
+
+
+def module_of(candidate: Candidate, like: Students) -> CoDistillation:
+    """A module of the candidate's students, asked as those of another one are.
+
+    Args:
+        candidate: Who.
+        like: Samples, limits and seed are taken from here.
+    """
+    return CoDistillation(
+        list(candidate.students),
+        lora=candidate.lora,
+        evaluation_samples=like.evaluation_samples,
+        evaluation=like.evaluation,
+        prompt_limit=like.prompt_limit,
+        seed=like.seed,
+    )
+
+
+def load(module: CoDistillation, candidate: Candidate) -> None:
+    """Load the bases onto the module's device, and the candidate's adapters."""
+    module.configure_model()
+    if candidate.checkpoint is not None:
+        unpack(read_checkpoint(candidate.checkpoint), module.peers)

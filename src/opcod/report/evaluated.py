@@ -1,0 +1,72 @@
+"""Candidates' scores side by side, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from opcod.evaluation import Answers, Table
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came out for one candidate.
+
+    Args:
+        source: As the user named it.
+        table: Its students' figures.
+        answers: And their shares of right responses, question by question.
+    """
+
+    source: str
+    table: Table
+    answers: Answers
+
+
+def evaluation_table(evaluated: Sequence[Evaluated], questions: str, samples: int) -> RichTable:
+    """A row a student and domain: avg@k with its standard error, the majority's score, and the share in the format."""
+    title = f"on the {questions} questions, in %"
+    table = RichTable("model", "student", "domain", title=title, title_style="bold", title_justify="left")
+    for column in (f"avg@{samples}", f"maj@{samples}", "in the format", "questions"):
+        table.add_column(column, justify="right")
+    for one in evaluated:
+        begun = ""
+        for student, domains in one.table.items():
+            for place, (domain, figures) in enumerate(domains.items()):
+                table.add_row(
+                    Text("" if begun == one.source else one.source, overflow="fold"),
+                    student if place == 0 else "",
+                    domain,
+                    f"{100 * figures['avg']:.1f} ± {100 * figures['stderr']:.1f}",
+                    f"{100 * figures[f'maj@{samples}']:.1f}",
+                    f"{100 * figures['format']:.1f}",
+                    f"{figures['count']:.0f}",
+                )
+                begun = one.source
+        table.add_section()
+    return table
+
+
+def evaluation_json(evaluated: Sequence[Evaluated], questions: str) -> str:
+    """All figures of all candidates; one that is not known is null."""
+    listed: list[dict[str, Any]] = [
+        {
+            "model": one.source,
+            "scores": {
+                student: {
+                    domain: {name: value if math.isfinite(value) else None for name, value in figures.items()}
+                    for domain, figures in domains.items()
+                }
+                for student, domains in one.table.items()
+            },
+            "right": one.answers,
+        }
+        for one in evaluated
+    ]
+    return json.dumps({"questions": questions, "models": listed}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
