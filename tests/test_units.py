@@ -133,7 +133,7 @@ def test_no_text_raises_or_takes_long():
         text = "".join(rng.choice(pieces) for _ in range(rng.randint(0, 12)))
         usable = unit_fault(text) is None
         assert (convert(1.0, text, text) is not None) if usable else (convert(1.0, text, "mol/lx") is None)
-    assert time.process_time() - begun < 30
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize("unit", ["m", "km/h", "°F", "eV", "g/cm^3", "mmHg", "dBm"])

@@ -38,9 +38,7 @@ _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 _POWER = re.compile(r"\^\s*(?:\(\s*([+-]?[0-9]+)\s*\)|([+-]?[0-9]+))")
 _BARE_POWER = re.compile(r"(?<=[^\W\d_])(?=[+-]?[0-9])")
 _NAME = re.compile(r"[^\W\d_]+(?:_[^\W\d_]+)*")
-_GRAMMAR = re.compile(
-    r"(?:1\s*/)? (?: [^\W\d_]+(?:_[^\W\d_]+)* | [*/()\s] | \^ [+-]?[0-9]{1,2} (?![\^0-9]) )+", re.VERBOSE
-)
+_GRAMMAR = re.compile(r"(?:1\s*/)? (?: [^\W\d] | [*/()\s] | \^[+-]?[0-9]{1,2} (?![\^0-9]) )+", re.VERBOSE)
 _ONE_SLASH = re.compile(r"([^/()]*)/\s*([^/()]*[^/()*\s]\s*[*\s]\s*[^/()*\s][^/()]*)")
 
 
