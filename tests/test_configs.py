@@ -110,11 +110,13 @@ def test_the_pairs_differ_in_nothing_but_names():
     assert pairs[0] == pairs[1] == pairs[2]
 
 
-def test_the_example_questions_are_of_both_kinds_in_both_domains():
+def test_the_example_questions_are_choices_and_numbers_in_both_domains_and_a_text():
     questions = read_questions("configs/example/train.jsonl") + read_questions("configs/example/test.jsonl")
-    assert {(q.domain, q.numeric) for q in questions} == {
-        (domain, numeric) for domain in ("electronics", "nutrition") for numeric in (False, True)
+    assert {(q.domain, q.kind) for q in questions} == {
+        *((domain, kind) for domain in ("electronics", "nutrition") for kind in ("choice", "numeric")),
+        ("nutrition", "text"),
     }
+    assert {q.unit for q in questions} == {None, "kWh", "A"}
 
 
 def test_the_example_questions_split():

@@ -122,3 +122,83 @@ def test_equal_numbers_cast_the_same_vote():
     question = Question("q", "physics", "How far?", (), "1200")
     votes = {grade(f"<answer>{c}</answer>", question).choice for c in ("1,200", "1.2e3 m", "1200.0")}
     assert len(votes) == 1
+
+
+SPEED = Question("q", "physics", "How fast?", (), "10", unit="m/s")
+METAL = Question("q", "chemistry", "Which metal?", (), "Iron", kind="text", accept=("Fe", "α iron"))
+ENERGY = Question("q", "physics", "Which energy?", (), "\\frac{1}{2} m v^2", kind="expression")
+
+
+@pytest.mark.parametrize(
+    ("content", "correct", "vote"),
+    [
+        ("10", True, "10"),
+        ("10.05", True, "10.1"),
+        ("10 m/s", True, "10"),
+        ("36 km/h", True, "10"),
+        ("1 × 10³ cm/s", True, "10"),
+        ("$10\\ \\text{m/s}$", True, "10"),
+        ("10 \\mathrm{m\\,s^{-1}}", True, "10"),
+        ("36", False, "36"),
+        ("10 km/h", False, "2.78"),
+        ("10 m", False, "10 m"),
+        ("10 knotz", False, "10 knotz"),
+        ("10 m/s upward", False, "10 m/s upward"),
+        ("10 m/9**9**9", False, "10 m/9**9**9"),
+    ],
+)
+def test_a_number_is_converted_to_the_unit_that_is_asked_for(content, correct, vote):
+    assert grade(f"<answer>{content}</answer>", SPEED) == Grade(correct=correct, formatted=True, choice=vote)
+
+
+def test_temperatures_are_compared_on_the_scale_that_is_asked_for():
+    question = Question("q", "physics", "How warm?", (), "25", absolute_tolerance=0.1, unit="°C")
+    for content in ("25", "25 °C", "25^\\circ C", "25^{\\circ}\\text{C}", "298.15 K", "77 °F"):
+        assert grade(f"<answer>{content}</answer>", question).correct, content
+    for content in ("25 K", "298.15", "25 C"):
+        assert not grade(f"<answer>{content}</answer>", question).correct, content
+
+
+def test_without_a_unit_in_the_question_no_unit_is_looked_at():
+    question = Question("q", "physics", "How fast?", (), "10")
+    assert grade("<answer>10 knotz</answer>", question).correct
+    assert not grade("<answer>36 km/h</answer>", question).correct
+    assert grade("<answer>25^\\circ C</answer>", question) == Grade(correct=False, formatted=False, choice=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "correct", "vote"),
+    [
+        ("iron", True, "iron"),
+        (" IRON. ", True, "iron"),
+        ("ｉｒｏｎ", True, "iron"),
+        ("FE", True, "iron"),
+        ("α  Iron", True, "iron"),
+        ("iron ore", False, "iron ore"),
+        ("Iron\nore.", False, "iron ore"),
+        ("steel", False, "steel"),
+    ],
+)
+def test_a_text_is_right_whatever_its_case_spacing_and_typography(content, correct, vote):
+    assert grade(f"<answer>{content}</answer>", METAL) == Grade(correct=correct, formatted=True, choice=vote)
+
+
+@pytest.mark.parametrize("content", ["", " ", "."])
+def test_no_text_is_a_format_failure(content):
+    assert not grade(f"<answer>{content}</answer>", METAL).formatted
+
+
+def test_a_power_in_a_text_keeps_its_meaning():
+    question = Question("q", "physics", "How many?", (), "10² grains", kind="text")
+    assert grade("<answer>10^2 grains</answer>", question).correct
+    assert not grade("<answer>102 grains</answer>", question).correct
+
+
+def test_an_expression_is_right_in_any_spelling():
+    pytest.importorskip("math_verify")
+    right = [grade(f"<answer>{c}</answer>", ENERGY) for c in ("m v^2/2", "$0.5\\,m v^{2}$", "0.5*m*v**2")]
+    assert right == [Grade(correct=True, formatted=True, choice=ENERGY.answer)] * 3
+    wrong = [grade(f"<answer>{c}</answer>", ENERGY) for c in ("m v^2", "v^2 m", "$v^{2}m$")]
+    assert not any(g.correct for g in wrong)
+    assert len({g.choice for g in wrong}) == 1
+    assert grade("<answer>half of it (</answer>", ENERGY) == Grade(correct=False, formatted=False, choice=None)

@@ -1,7 +1,7 @@
 import pytest
 
 from opcod.data.questions import Question
-from opcod.prompts import fit_context, neutralise, student_messages, teacher_messages
+from opcod.prompts import fit_context, keyed_messages, neutralise, student_messages, teacher_messages
 
 CHOICE = Question("q1", "physics", "Find $\\frac{1}{2}mv^{2}$ {exactly}.", ("1 J", "{2} J"), "A")
 NUMERIC = Question("q2", "physics", "How many?", (), "3")
@@ -131,3 +131,20 @@ def test_ordinary_text_is_left_alone():
     text = "Find {x} < 3 | y > 2, $\\frac{1}{2}$ <answer>B</answer>"
     assert neutralise(text, ["<|im_end|>", "<s>"]) == text
     assert neutralise(text, []) == text
+
+
+@pytest.mark.parametrize(
+    ("question", "asked", "key"),
+    [
+        (Question("q", "physics", "How fast?", (), "3", unit="m/s²"), "the number alone, in m/s²,", "3 m/s²"),
+        (Question("q", "physics", "Which metal?", (), "iron", kind="text"), "the word or words", "iron"),
+        (Question("q", "physics", "Which sum?", (), "x+1", kind="expression"), "expression alone, in LaTeX", "x+1"),
+        (NUMERIC, "the number alone, in the unit asked for,", "3"),
+        (CHOICE, "the letter of the one correct option", "A. 1 J"),
+    ],
+)
+def test_each_kind_is_asked_for_its_answer_and_shown_its_key(question, asked, key):
+    for messages in (student_messages(question), keyed_messages(question), teacher_messages(question, "s", "f")):
+        assert asked in messages[0]["content"]
+    assert f"The correct answer is: {key}\n" in keyed_messages(question)[1]["content"]
+    assert "correct answer is" not in student_messages(question)[1]["content"]

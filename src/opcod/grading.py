@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from opcod.data.questions import Question
+from opcod.data.questions import Question, plain_answer
+from opcod.expressions import read_expression, same_expression
+from opcod.units import convert
 
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.IGNORECASE | re.DOTALL)
 
@@ -38,8 +40,8 @@ class Grade:
     Args:
         correct: Whether its answer is the key.
         formatted: Whether it holds a readable answer in a complete <answer></answer> pair.
-        choice: The answer it gives, as a vote: an option's label, or a number to three significant digits;
-            None if it is not formatted.
+        choice: The answer it gives, as a vote: an option's label, a number to three significant digits, or a text
+            or expression in one spelling; None if it is not formatted. All right texts and expressions cast the key.
     """
 
     correct: bool
@@ -50,18 +52,54 @@ class Grade:
 def grade(response: str, question: Question) -> Grade:
     """Grade `response` against the key of `question` (section 1, One step, 2).
 
-    A number is right within the question's relative or absolute tolerance, whichever allows more.
+    A number is right within the question's relative or absolute tolerance, whichever allows more. Where the question
+    names a unit, a number in another unit is converted first, and one without is taken to be in that unit; a unit that
+    is unreadable or measures something else makes it wrong, though readable. A text is right if it is the key or one of
+    the accepted ones by `plain_answer`, an expression if math-verify finds it equal to the key.
     """
-    if not question.numeric:
-        choice = extract_choice(response, question.labels)
-        return Grade(correct=choice == question.answer, formatted=choice is not None, choice=choice)
-    number = extract_number(response)
-    if number is None:
+    match question.kind:
+        case "choice":
+            choice = extract_choice(response, question.labels)
+            return Grade(correct=choice == question.answer, formatted=choice is not None, choice=choice)
+        case "text":
+            return _grade_text(response, question)
+        case "expression":
+            return _grade_expression(response, question)
+        case _:
+            return _grade_number(response, question)
+
+
+def _grade_number(response: str, question: Question) -> Grade:
+    quantity = extract_quantity(response, degrees=question.unit is not None)
+    if quantity is None:
         return Grade(correct=False, formatted=False, choice=None)
+    number, unit = quantity
+    if question.unit is not None and unit:
+        converted = convert(number, unit, question.unit)
+        if converted is None:
+            return Grade(correct=False, formatted=True, choice=f"{number:.3g} {unit}")
+        number = converted
     correct = math.isclose(
         number, float(question.answer), rel_tol=question.tolerance, abs_tol=question.absolute_tolerance
     )
     return Grade(correct=correct, formatted=True, choice=f"{number:.3g}")
+
+
+def _grade_text(response: str, question: Question) -> Grade:
+    answer, key = (plain_answer(text) for text in (extract_answer(response) or "", question.answer))
+    if not answer:
+        return Grade(correct=False, formatted=False, choice=None)
+    correct = answer in {key, *map(plain_answer, question.accept)}
+    return Grade(correct=correct, formatted=True, choice=key if correct else answer)
+
+
+def _grade_expression(response: str, question: Question) -> Grade:
+    answer = extract_answer(response) or ""
+    read = read_expression(answer)
+    if read is None:
+        return Grade(correct=False, formatted=False, choice=None)
+    correct = same_expression(question.answer, answer)
+    return Grade(correct=correct, formatted=True, choice=question.answer if correct else read)
 
 
 def extract_answer(response: str) -> str | None:
@@ -80,17 +118,28 @@ def extract_choice(response: str, labels: Iterable[str]) -> str | None:
 
 
 def extract_number(response: str) -> float | None:
-    """The number that `response` answers with, or None.
+    """The number that `response` answers with, or None; see `extract_quantity`."""
+    quantity = extract_quantity(response)
+    return None if quantity is None else quantity[0]
+
+
+def extract_quantity(response: str, *, degrees: bool = False) -> tuple[float, str] | None:
+    """The number that `response` answers with and what unit stands after it, or None.
 
     Read are a sign, thousands separators (`12,300`), scientific notation (`1.2e3`, `1.2 x 10^3`, `1.2 × 10³`,
     LaTeX's `1.2 \\times 10^{3}`, `10^3`) and a unit after the number, which is not checked. Anything before
     the number, a second number (`3 or 4`, `3 ± 1`), a fraction (`3/4`) or an infinite value is not a number.
+
+    Args:
+        response: A student's.
+        degrees: Read `25^\\circ` too, whose sign would else be an unfinished power.
     """
-    number = _NUMBER.fullmatch(_plain(extract_answer(response) or ""))
+    answer = _plain(extract_answer(response) or "")
+    number = _NUMBER.fullmatch(answer.replace("^\\circ", "°") if degrees else answer)
     if number is None or _ANOTHER_NUMBER.search(" " + (number["unit"] or "")):
         return None
     value = float(number["mantissa"].replace(",", "") + "e" + (number["e"] or number["power"] or "0"))
-    return value if math.isfinite(value) else None
+    return (value, number["unit"] or "") if math.isfinite(value) else None
 
 
 def _plain(answer: str) -> str:

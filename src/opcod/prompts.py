@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from opcod.data.questions import Question
+from opcod.data.questions import Kind, Question
 
 Message = dict[str, str]
 """One turn of a chat: its `role` (`system` or `user`) and its `content`."""
@@ -18,8 +18,13 @@ _FORMAT = (
     "You solve science questions. First reason step by step inside <reasoning></reasoning>. "
     "Then write your answer inside <answer></answer>: "
 )
-_LETTER_ALONE = "the letter of the one correct option alone, and nothing else."
-_NUMBER_ALONE = "the number alone, in the unit asked for, and nothing else."
+_ALONE: dict[Kind | None, str] = {
+    "choice": "the letter of the one correct option alone, and nothing else.",
+    "numeric": "the number alone, in the unit asked for, and nothing else.",
+    "text": "the word or words asked for alone, and nothing else.",
+    "expression": "the mathematical expression alone, in LaTeX, and nothing else.",
+}
+_NUMBER_IN = "the number alone, in UNIT, and nothing else."
 _REQUEST = "Reason step by step, then answer."
 _TEACHER_REQUEST = "Now solve the original question correctly. Reason step by step, then answer."
 _KEYED_REQUEST = (
@@ -60,12 +65,7 @@ def student_messages(question: Question) -> list[Message]:
 
 def keyed_messages(question: Question) -> list[Message]:
     """The prompt for a worked solution whose writer is shown the key, for a specialist to learn from."""
-    key = (
-        question.answer
-        if question.numeric
-        else f"{question.answer}. {question.options[question.labels.index(question.answer)]}"
-    )
-    return _chat(question, [format_question(question), f"The correct answer is: {key}", _KEYED_REQUEST])
+    return _chat(question, [format_question(question), f"The correct answer is: {question.key}", _KEYED_REQUEST])
 
 
 def teacher_messages(question: Question, solution: str | None, feedback: str | None) -> list[Message]:
@@ -155,7 +155,8 @@ def neutralise(text: str, special_tokens: Collection[str]) -> str:
 
 
 def _chat(question: Question, parts: list[str]) -> list[Message]:
+    alone = _ALONE[question.kind] if question.unit is None else _NUMBER_IN.replace("UNIT", question.unit)
     return [
-        {"role": "system", "content": _FORMAT + (_NUMBER_ALONE if question.numeric else _LETTER_ALONE)},
+        {"role": "system", "content": _FORMAT + alone},
         {"role": "user", "content": "\n\n".join(parts)},
     ]

@@ -16,6 +16,8 @@ CHOICE = {
     "answer": "B",
 }
 NUMERIC = {"id": "n", "domain": "physics", "question": "How many?", "answer": 3}
+TEXT = {"id": "t", "domain": "physics", "question": "Which metal?", "type": "text", "answer": "iron"}
+EXPRESSION = {"id": "e", "domain": "physics", "question": "Which energy?", "type": "expression", "answer": "m c^2"}
 
 
 def write(path, *rows):
@@ -105,9 +107,37 @@ def test_line_separators_inside_a_text_do_not_end_the_line(tmp_path):
         (NUMERIC | {"tolerance": -1}, "tolerance: -1.0 is not a finite number of at least 0"),
         (NUMERIC | {"tolerance": 10**400}, "tolerance: inf is not a finite number of at least 0"),
         (NUMERIC | {"absolute_tolerance": "1"}, "absolute_tolerance: is a text, expected a number"),
-        (CHOICE | {"tolerance": 0.1}, "tolerance: only a numeric question has one"),
-        (CHOICE | {"type": "numeric", "answer": "1"}, "options: a numeric question has none"),
-        (CHOICE | {"type": "essay"}, "type: 'essay' is unknown, expected choice or numeric"),
+        (CHOICE | {"tolerance": 0.1}, "tolerance: only a question of type numeric has it"),
+        (CHOICE | {"type": "numeric", "answer": "1"}, "options: only a question of type choice has it"),
+        (CHOICE | {"type": "essay"}, "type: 'essay' is unknown, expected one of choice, numeric, text, expression"),
+        (
+            CHOICE | {"type": ["numeric"]},
+            "type: ['numeric'] is unknown, expected one of choice, numeric, text, expression",
+        ),
+        (CHOICE | {"unit": "m"}, "unit: only a question of type numeric has it"),
+        (NUMERIC | {"accept": ["3"]}, "accept: only a question of type text has it"),
+        (NUMERIC | {"unit": 3}, "unit: is a number, expected a text"),
+        (
+            NUMERIC | {"unit": "furlongz"},
+            "unit: 'furlongz' is no unit that pint knows ('furlongz' is not defined in the unit registry)",
+        ),
+        (
+            NUMERIC | {"unit": "J/kg K"},
+            "unit: 'J/kg K' can be read in two ways: put what is below the line in parentheses, J/(kg K)",
+        ),
+        (TEXT | {"answer": " . "}, "answer: holds nothing that counts: white space and full stops at the end do not"),
+        (TEXT | {"answer": 3}, "answer: is a number, expected a text"),
+        (TEXT | {"accept": "Fe"}, "accept: is a text, expected a list of texts"),
+        (
+            TEXT | {"accept": ["Fe", ""]},
+            "accept: item 2 holds nothing that counts: white space and full stops at the end do not",
+        ),
+        (TEXT | {"options": ["a", "b"]}, "options: only a question of type choice has it"),
+        (
+            EXPRESSION | {"answer": "\\frac{1"},
+            "answer: '\\\\frac{1' is no expression that math-verify reads; write it in LaTeX",
+        ),
+        (EXPRESSION | {"tolerance": 0.1}, "tolerance: only a question of type numeric has it"),
         (CHOICE | {"hint": "x"}, f"hint: is unknown, expected one of {', '.join(KNOWN_FIELDS)}"),
         (CHOICE | {"domain": "Physics"}, "domain: 'Physics' is not in lower case, expected 'physics'"),
     ],
@@ -148,7 +178,7 @@ def test_all_faults_of_all_lines_stand_in_one_error(tmp_path):
         f"{path}:4: answer: key 'B' is not among the labels A",
         f"{path}:4: id: 'c' is already used in line 1",
         "Correct the lines named above, or take them out, and run again. The fields of a line are: "
-        "id, domain, question, options, answer, type, tolerance, absolute_tolerance, solution, family.",
+        "id, domain, question, options, answer, type, tolerance, absolute_tolerance, unit, accept, solution, family.",
     ]
 
 
@@ -174,6 +204,9 @@ def test_written_questions_read_back_equal(tmp_path):
     questions = [
         Question("c", "physics", "Ångström \u2028 \\frac{1}{2}?", ("α", "β"), "B", solution="s", family="optics"),
         Question("n", "chemistry", "How many?", (), "3.10", tolerance=0.0, absolute_tolerance=0.5),
+        Question("u", "physics", "How fast?", (), "3", unit="m/s²"),
+        Question("t", "chemistry", "Which metal?", (), "iron", kind="text", accept=("Fe", "ferrum")),
+        Question("e", "physics", "Which energy?", (), "\\frac{1}{2} m v^2", kind="expression"),
     ]
     write_questions(tmp_path / "q.jsonl", questions)
     assert read_questions(tmp_path / "q.jsonl") == questions

@@ -10,6 +10,7 @@ from opcod.data.questions import (
     check_unique_ids,
     content_key,
     normalise,
+    plain_answer,
     repeated_options,
 )
 
@@ -123,3 +124,29 @@ def test_shared_ids_are_named():
     check_unique_ids([choice(), choice(id="q2")])
     with pytest.raises(QuestionError, match=r"ids used more than once: q1; give every question its own"):
         check_unique_ids([choice(), choice(id="q2"), choice(), choice()])
+
+
+def test_a_kind_that_is_not_given_goes_by_the_options():
+    assert choice().kind == "choice"
+    assert choice(options=(), answer="9.81").kind == "numeric"
+    assert choice(options=(), answer="iron", kind="text").labels == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"kind": "text"}, ("options", "only a question of type choice has it")),
+        ({"unit": "m"}, ("unit", "only a question of type numeric has it")),
+        ({"accept": ("x",)}, ("accept", "only a question of type text has it")),
+        ({"kind": "essay"}, ("type", "'essay' is unknown, expected one of choice, numeric, text, expression")),
+    ],
+)
+def test_a_field_of_another_kind_is_named(changes, fault):
+    with pytest.raises(QuestionError) as refused:
+        choice(**changes)
+    assert fault in refused.value.faults
+
+
+@pytest.mark.parametrize("text", ["Iron.", " ｉron ", "İSTANBUL ", "Straße", "H₂O ..", "10⁻³ M", "ﬁne", "a\u2028b"])
+def test_plain_answers_stay_as_they_are(text):
+    assert plain_answer(plain_answer(text)) == plain_answer(text) != text

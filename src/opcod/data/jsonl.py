@@ -3,10 +3,11 @@
 Fields of a line:
 
 - `id`, `domain`, `question`: texts; ids are unique within the file, domains in lower case.
-- `options`: 2 to 26 different texts; left out for a numeric question.
-- `answer`: the right option's label (A, B, ...), or the number, as a number or as text.
-- `type`: `choice` or `numeric`; if left out, a question without options is numeric.
-- `tolerance`, `absolute_tolerance`: accepted errors of a numeric answer, see `Question`.
+- `type`: `choice`, `numeric`, `text` or `expression`; if left out, a question without options is numeric.
+- `options`: 2 to 26 different texts, of a choice.
+- `answer`: the right option's label (A, B, ...); or the number, as a number or as text; or the text or expression.
+- `tolerance`, `absolute_tolerance`, `unit`: accepted errors and the unit of a numeric answer, see `Question`.
+- `accept`: further texts that are right, of a text question.
 - `solution`, `family`: texts, may be left out.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opcod.data.questions import LABELS, Question, QuestionError, check_unique_ids
+from opcod.data.questions import FIELDS_OF_A_KIND, KINDS, LABELS, Question, QuestionError, check_unique_ids
 
 KNOWN_FIELDS = (
     "id",
@@ -31,6 +32,8 @@ KNOWN_FIELDS = (
     "type",
     "tolerance",
     "absolute_tolerance",
+    "unit",
+    "accept",
     "solution",
     "family",
 )
@@ -196,19 +199,14 @@ def parse_question(row: Mapping[str, Any], *, domains: Collection[str] | None = 
         fields.fault("domain", f"{domain!r} is unknown, expected one of {', '.join(sorted(domains))}")
 
     kind = row.get("type", "choice" if "options" in row else "numeric")
-    if kind not in ("choice", "numeric"):
-        fields.fault("type", f"{kind!r} is unknown, expected choice or numeric")
-
-    options: tuple[str, ...] = ()
-    if kind == "numeric" and "options" in row:
-        fields.fault("options", "a numeric question has none")
-    elif kind == "choice":
-        options = fields.texts("options")
-        if not options and not fields.faulty("options"):
-            fields.fault("options", f"holds 0, expected 2 to {len(LABELS)}")
-        for field in ("tolerance", "absolute_tolerance"):
-            if field in row:
-                fields.fault(field, "only a numeric question has one")
+    if kind not in KINDS:
+        fields.fault("type", f"{kind!r} is unknown, expected one of {', '.join(KINDS)}")
+    for field, owner in FIELDS_OF_A_KIND.items():
+        if field in row and kind in KINDS and kind != owner:
+            fields.fault(field, f"only a question of type {owner} has it")
+    options = fields.texts("options") if kind == "choice" else ()
+    if kind == "choice" and not options and not fields.faulty("options"):
+        fields.fault("options", f"holds 0, expected 2 to {len(LABELS)}")
 
     return fields.question(
         id=fields.text("id"),
@@ -220,6 +218,9 @@ def parse_question(row: Mapping[str, Any], *, domains: Collection[str] | None = 
         absolute_tolerance=fields.number("absolute_tolerance", Question.absolute_tolerance),
         solution=fields.optional_text("solution"),
         family=fields.optional_text("family"),
+        kind=None if fields.faulty("type") or fields.faulty("options") else kind,
+        unit=fields.optional_text("unit"),
+        accept=fields.texts("accept") if "accept" in row else (),
     )
 
 
@@ -330,13 +331,18 @@ def _row(question: Question) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": question.id,
         "domain": question.domain,
-        "type": "numeric" if question.numeric else "choice",
+        "type": question.kind,
         "question": question.text,
     }
     if question.numeric:
         row |= {"tolerance": question.tolerance, "absolute_tolerance": question.absolute_tolerance}
-    else:
+    elif question.kind == "choice":
         row["options"] = list(question.options)
     row["answer"] = question.answer
-    extras = {"solution": question.solution, "family": question.family}
-    return row | {field: text for field, text in extras.items() if text is not None}
+    extras = {
+        "unit": question.unit,
+        "accept": list(question.accept) or None,
+        "solution": question.solution,
+        "family": question.family,
+    }
+    return row | {field: value for field, value in extras.items() if value is not None}
