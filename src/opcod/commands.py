@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import logging
 import shlex
@@ -156,6 +157,20 @@ class CoDistil(Command):
         super().add_arguments_to_parser(parser)
         parser.set_defaults({"model": {"class_path": METHODS[0].__name__}, "trainer.callbacks": _callbacks(*CALLBACKS)})
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Take the questions of a file in place of the source's, where one is named."""
+        named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        named.add_argument("--questions")
+        file = named.parse_known_args(args)[0].questions
+        source = [] if file is None else ["--data.source=QuestionFile", f"--data.source.file={file}"]
+        super().parse_arguments(parser, [*args, *source])
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **settings: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **settings)
+        if subcommand in ("test", "predict"):
+            add_questions(parser)
+        return parser
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
@@ -193,6 +208,12 @@ def diagnose(arguments: Sequence[str]) -> None:
     )
 
 
+def add_questions(parser: LightningArgumentParser) -> None:
+    """Add the file of questions that are asked in place of the data's."""
+    help = "JSONL file of questions that are asked in place of the data's; for a prediction they need no answer."
+    parser.add_argument("--questions", type=str | None, default=None, help=help)
+
+
 class Evaluate(CoDistil):
     """The arguments of `opcod evaluate`: those of a run, for its questions and how they are asked, and who is asked."""
 
@@ -208,12 +229,20 @@ class Evaluate(CoDistil):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add who is scored, and where the figures go."""
         super().add_arguments_to_parser(parser)
-        parser.set_defaults({"trainer.callbacks": _callbacks("CleanStop", "RoundProgress"), "trainer.logger": False})
+        nobody = {"students": [{"name": "candidate", "domain": "any"}]}  # those who are named take its place
+        parser.set_defaults(
+            {
+                "model": {"class_path": METHODS[0].__name__, "init_args": nobody},
+                "trainer.callbacks": _callbacks("CleanStop", "RoundProgress"),
+                "trainer.logger": False,
+            }
+        )
         help = (
             "Who is scored: a checkpoint of `opcod fit`, with all its students; an adapter, a shipped specialist's "
             "name or a folder; or a model, a hub id or a folder."
         )
         parser.add_argument("models", type=str, nargs="+", help=help)
+        add_questions(parser)
         help = "JSON file of all figures, and of every question's share of right responses."
         parser.add_argument("--output", type=str | None, default=None, help=help)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from torch import nn
@@ -83,3 +84,8 @@ def flatten(table: Table, prefix: str) -> dict[str, float]:
         for domain, figures in by.items()
         for name, value in figures.items()
     }
+
+
+def percent(value: float, error: float, sign: str = "") -> str:
+    """A share in per cent with its standard error, where that is known."""
+    return f"{100 * value:{sign}.1f} ± {100 * error:.1f}" if math.isfinite(error) else f"{100 * value:{sign}.1f}"

@@ -55,7 +55,8 @@ def grade(response: str, question: Question) -> Grade:
     A number is right within the question's relative or absolute tolerance, whichever allows more. Where the question
     names a unit, a number in another unit is converted first, and one without is taken to be in that unit; a unit that
     is unreadable or measures something else makes it wrong, though readable. A text is right if it is the key or one of
-    the accepted ones by `plain_answer`, an expression if math-verify finds it equal to the key.
+    the accepted ones by `plain_answer`, an expression if math-verify finds it equal to the key. Without a key nothing
+    is right.
     """
     match question.kind:
         case "choice":
@@ -79,7 +80,7 @@ def _grade_number(response: str, question: Question) -> Grade:
         if converted is None:
             return Grade(correct=False, formatted=True, choice=f"{number:.3g} {unit}")
         number = converted
-    correct = math.isclose(
+    correct = question.keyed and math.isclose(
         number, float(question.answer), rel_tol=question.tolerance, abs_tol=question.absolute_tolerance
     )
     return Grade(correct=correct, formatted=True, choice=f"{number:.3g}")
@@ -98,7 +99,7 @@ def _grade_expression(response: str, question: Question) -> Grade:
     read = read_expression(answer)
     if read is None:
         return Grade(correct=False, formatted=False, choice=None)
-    correct = same_expression(question.answer, answer)
+    correct = question.keyed and same_expression(question.answer, answer)
     return Grade(correct=correct, formatted=True, choice=question.answer if correct else read)
 
 

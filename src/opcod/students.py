@@ -155,7 +155,8 @@ class Students(L.LightningModule, ABC):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, QuestionData):
             raise ValueError("students take their questions from a `QuestionData` datamodule")
-        if unknown := [s.domain for s in self.students if s.domain not in data.domains]:
+        unknown = [s.domain for s in self.students if s.domain not in data.domains]
+        if unknown and stage in ("fit", "validate"):
             raise ValueError(f"unknown domain {', '.join(unknown)}: the questions are of {', '.join(data.domains)}")
         names = [s.name for s in self.students]
         self.board = ScoreBoard(names, data.domains, self.evaluation_samples)
@@ -296,7 +297,7 @@ class Students(L.LightningModule, ABC):
                 "sample": a.sample,
                 "response": a.text,
                 "answer": a.grade.choice,
-                "correct": a.grade.correct,
+                "correct": a.grade.correct if a.question.keyed else None,
             }
             for peer in self.peers
             for group in self.sampled(peer, batch, "predict")

@@ -1,28 +1,32 @@
-"""Predictions appear whole or not at all."""
+"""Predictions are there as soon as they are made."""
 
 import json
 from types import SimpleNamespace
 
-import pytest
-
 from opcod.callbacks.predictions import PredictionWriter
 
 
-def write(folder, batches):
-    trainer = SimpleNamespace(log_dir=str(folder), default_root_dir="elsewhere")
-    PredictionWriter().write_on_epoch_end(trainer, None, batches, [])
+def writing(folder):
+    """A writer that has begun, and what gives it a batch."""
+    trainer, writer = SimpleNamespace(log_dir=str(folder), default_root_dir="elsewhere"), PredictionWriter()
+    writer.on_predict_start(trainer, None)
+    return lambda rows: writer.write_on_batch_end(trainer, None, rows, None, None, 0, 0)
 
 
-def test_each_row_of_each_batch_is_a_line(tmp_path):
-    write(tmp_path / "run", [[{"response": "α\nβ"}, {"response": "2"}], [{"response": "3"}]])
-    lines = (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["response"] for line in lines] == ["α\nβ", "2", "3"]
-    assert "α" in lines[0]
+def lines(folder):
+    return (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
 
 
-def test_a_failure_leaves_the_earlier_file_and_no_other(tmp_path):
-    write(tmp_path, [[{"response": "earlier"}]])
-    with pytest.raises(TypeError):
-        write(tmp_path, [[{"response": "half"}, {"response": object()}]])
-    assert [p.name for p in tmp_path.iterdir()] == ["predictions.jsonl"]
-    assert "earlier" in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8")
+def test_each_row_of_each_batch_is_a_line_as_soon_as_it_is_there(tmp_path):
+    write = writing(tmp_path / "run")
+    write([{"response": "α\nβ"}, {"response": "2"}])
+    assert [json.loads(line)["response"] for line in lines(tmp_path / "run")] == ["α\nβ", "2"]
+    write([{"response": "3"}])
+    assert [json.loads(line)["response"] for line in lines(tmp_path / "run")] == ["α\nβ", "2", "3"]
+    assert "α" in lines(tmp_path / "run")[0]
+
+
+def test_an_older_file_is_replaced_and_half_a_surrogate_is_no_obstacle(tmp_path):
+    writing(tmp_path)([{"response": "earlier"}])
+    writing(tmp_path)([{"response": "\ud800"}])
+    assert [json.loads(line)["response"] for line in lines(tmp_path)] == ["\ud800"]

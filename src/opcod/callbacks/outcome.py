@@ -19,7 +19,7 @@ from opcod import pareto
 from opcod.callbacks.checkpoints import run_folder, write_whole
 from opcod.callbacks.progress import tell
 from opcod.data.questions import Question
-from opcod.evaluation import Answers, Table, averages
+from opcod.evaluation import Answers, Table, averages, percent
 
 NAME = "outcome.json"
 ANSWERS = "answers.csv"
@@ -176,9 +176,9 @@ def outcome_table(outcome: RunOutcome) -> RichTable:
             table.add_row(
                 student if i == 0 else "",
                 domain,
-                _score(before["avg"], before["stderr"]),
-                _score(after["avg"], after["stderr"]),
-                _score(*outcome.difference(student, domain), sign="+"),
+                percent(before["avg"], before["stderr"]),
+                percent(after["avg"], after["stderr"]),
+                percent(*outcome.difference(student, domain), sign="+"),
                 end_section=i == len(domains) - 1,
             )
     return table
@@ -236,6 +236,3 @@ def _of_student(outcome: RunOutcome, student: str, improved: bool) -> str:
     why = f"{', '.join(fell)} fell below the initial score" if fell else "no domain rose above its initial score"
     return f"{student}: no Pareto improvement; {why}."
 
-
-def _score(value: float, error: float, sign: str = "") -> str:
-    return f"{100 * value:{sign}.1f} ± {100 * error:.1f}" if math.isfinite(error) else f"{100 * value:{sign}.1f}"

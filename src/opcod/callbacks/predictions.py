@@ -1,4 +1,4 @@
-"""Write what `opcod predict` sampled: one JSON object a response."""
+"""Write what `opcod predict` samples as it comes: one JSON object a response."""
 
 from __future__ import annotations
 
@@ -10,33 +10,46 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from opcod.callbacks.checkpoints import run_folder, whole
+from opcod.callbacks.checkpoints import run_folder
 
 NAME = "predictions.jsonl"
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes `predictions.jsonl` when a prediction has ended; the file appears whole or not at all.
+    """Writes the rows of every batch to `predictions.jsonl` as soon as they are there; an older file is replaced.
 
     Args:
         folder: Where to; by default the run's log folder.
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        super().__init__("epoch")
+        super().__init__("batch")
         self.folder = folder
 
-    def write_on_epoch_end(
+    def _path(self, trainer: L.Trainer) -> Path:
+        return Path(self.folder or run_folder(trainer)) / NAME
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin an empty file."""
+        self._path(trainer).parent.mkdir(parents=True, exist_ok=True)
+        self._path(trainer).write_text("", "utf-8")
+
+    def write_on_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
+        prediction: Sequence[dict[str, Any]],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
     ) -> None:
-        """Write the rows of all batches."""
-        path = Path(self.folder or run_folder(trainer)) / NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            for rows in predictions:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        print(f"The responses are in {path}.")
+        """Add a batch's rows."""
+        rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)
+        # A lone surrogate, which UTF-8 has no code for, becomes the escape that JSON has for it.
+        with self._path(trainer).open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(rows)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say where they are."""
+        print(f"The responses are in {self._path(trainer)}.")

@@ -19,6 +19,8 @@ from opcod.data.sources import QuestionSource, Splits, with_solutions
 
 T = TypeVar("T")
 
+_NEEDED = {"fit": ("train", "validation", "test"), "validate": ("validation",)}
+
 
 @dataclass(frozen=True)
 class StepBatch:
@@ -216,21 +218,22 @@ class QuestionData(L.LightningDataModule):
         """Load the questions, once.
 
         Raises:
-            QuestionError: If a domain has no training, validation or test question.
+            QuestionError: If a domain has no question of a set that the stage takes, or one to be scored has no key.
         """
-        if self.splits is not None:
-            return
-        splits = self.source.splits(
-            validation=self.validation, test=self.test, seed=self.seed, development=self.development
-        )
-        for name in ("train", "validation", "test"):
-            present = {q.domain for q in getattr(splits, name)}
+        if self.splits is None:
+            self.splits = self.source.splits(
+                validation=self.validation, test=self.test, seed=self.seed, development=self.development
+            )
+        for name in _NEEDED.get(stage, ("test",)):
+            questions = getattr(self.splits, name)
+            present = {q.domain for q in questions}
             if missing := [d for d in self.domains if d not in present]:
                 raise QuestionError(
                     f"the {name} set has no question of {', '.join(missing)}: add some, or take the domain out of "
                     "`domains`"
                 )
-        self.splits = splits
+            if stage != "predict" and (keyless := [q.id for q in questions if not q.keyed]):
+                raise QuestionError(f"no answer to score {', '.join(keyless[:5])} by: give every question its `answer`")
 
     def train_dataloader(self) -> StepLoader:
         """2K batches a round."""

@@ -155,7 +155,7 @@ def json_type(value: object) -> str:
     return JSON_TYPES.get(type(value), "a number")
 
 
-def read_questions(path: str | Path, *, domains: Collection[str] | None = None) -> list[Question]:
+def read_questions(path: str | Path, *, domains: Collection[str] | None = None, keyed: bool = True) -> list[Question]:
     """Read a JSONL file of questions in the schema of this module.
 
     Blank lines and a byte order mark are passed over.
@@ -163,6 +163,7 @@ def read_questions(path: str | Path, *, domains: Collection[str] | None = None) 
     Args:
         path: The file, in UTF-8.
         domains: The domains that may occur; any if None.
+        keyed: Whether every question needs an `answer`.
 
     Raises:
         QuestionError: If the file cannot be read or anything in it is faulty: one message with a line
@@ -173,7 +174,7 @@ def read_questions(path: str | Path, *, domains: Collection[str] | None = None) 
     lines: dict[str, int] = {}
     for line, row in rows:
         try:
-            question = parse_question(row, domains=domains)
+            question = parse_question(row, domains=domains, keyed=keyed)
         except QuestionError as error:
             faults += [Fault(str(path), line, field, reason) for field, reason in error.faults]
         else:
@@ -183,8 +184,8 @@ def read_questions(path: str | Path, *, domains: Collection[str] | None = None) 
     return questions
 
 
-def parse_question(row: Mapping[str, Any], *, domains: Collection[str] | None = None) -> Question:
-    """One question from one line's object.
+def parse_question(row: Mapping[str, Any], *, domains: Collection[str] | None = None, keyed: bool = True) -> Question:
+    """One question from one line's object; see `read_questions`.
 
     Raises:
         QuestionError: With all faults of the row in `faults`.
@@ -213,7 +214,8 @@ def parse_question(row: Mapping[str, Any], *, domains: Collection[str] | None = 
         domain=domain,
         text=fields.text("question"),
         options=options,
-        answer=_answer(fields, kind, options),
+        answer=_answer(fields, kind, options) if keyed or "answer" in row else "",
+        keyed=keyed or "answer" in row,
         tolerance=fields.number("tolerance", Question.tolerance),
         absolute_tolerance=fields.number("absolute_tolerance", Question.absolute_tolerance),
         solution=fields.optional_text("solution"),

@@ -66,6 +66,7 @@ class Question:
         unit: Numeric questions: the answer's unit, which a response may give it in or convert from; where there is
             none, a response's unit is not looked at.
         accept: Text questions: further texts that are right.
+        keyed: Whether the key is known; without it `answer` is empty, and no response is right.
 
     Raises:
         QuestionError: If a field is faulty; the message names all faulty fields.
@@ -83,6 +84,7 @@ class Question:
     kind: Kind | None = None
     unit: str | None = None
     accept: tuple[str, ...] = ()
+    keyed: bool = True
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -124,13 +126,13 @@ class Question:
         faults += [("options", f"option {n} is empty") for n, o in enumerate(self.options, 1) if not o.strip()]
         if repeated := repeated_options(self.options):
             faults.append(("options", f"{', '.join(map(repr, repeated))} stands more than once"))
-        if self.answer not in self.labels:
+        if self.keyed and self.answer not in self.labels:
             faults.append(("answer", f"key {self.answer!r} is not among the labels {', '.join(self.labels)}"))
         return faults
 
     def _numeric_faults(self) -> list[tuple[str, str]]:
         faults = []
-        if not is_number(self.answer):
+        if self.keyed and not is_number(self.answer):
             faults.append(("answer", f"{self.answer!r} is not a finite number, and there are no options"))
         if self.unit is not None and (reason := unit_fault(self.unit)):
             faults.append(("unit", reason))
@@ -138,11 +140,11 @@ class Question:
 
     def _text_faults(self) -> list[tuple[str, str]]:
         blank = "holds nothing that counts: white space and full stops at the end do not"
-        faults = [("answer", blank)] if not plain_answer(self.answer) else []
+        faults = [("answer", blank)] if self.keyed and not plain_answer(self.answer) else []
         return faults + [("accept", f"item {n} {blank}") for n, t in enumerate(self.accept, 1) if not plain_answer(t)]
 
     def _expression_faults(self) -> list[tuple[str, str]]:
-        if read_expression(self.answer) is None:
+        if self.keyed and read_expression(self.answer) is None:
             return [("answer", f"{self.answer!r} is no expression that math-verify reads; write it in LaTeX")]
         return []
 

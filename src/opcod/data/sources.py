@@ -254,6 +254,22 @@ class JsonQuestions(QuestionSource):
         )
 
 
+class QuestionFile(QuestionSource):
+    """The questions of one JSONL file, to be asked and nothing else; for a prediction they need no key.
+
+    Args:
+        file: The file; its questions may be of any domains.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.questions = read_questions(file, keyed=False)
+        self.domains = sorted({q.domain for q in self.questions})
+
+    def splits(self, *, validation: int, test: int | None, seed: int, development: int = 0) -> Splits:
+        """All are test questions, however many are asked for."""
+        return Splits([], [], self.questions)
+
+
 def _held_out(
     train: Sequence[Question],
     tests: Sequence[Question],

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from opcod.evaluation import Answers, Table
+from opcod.evaluation import Answers, Table, percent
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,22 @@ class Evaluated:
 def evaluation_table(evaluated: Sequence[Evaluated], questions: str, samples: int) -> RichTable:
     """A row a student and domain: avg@k with its standard error, the majority's score, and the share in the format."""
     title = f"on the {questions} questions, in %"
-    table = RichTable("model", "student", "domain", title=title, title_style="bold", title_justify="left")
-    for column in (f"avg@{samples}", f"maj@{samples}", "in the format", "questions"):
-        table.add_column(column, justify="right")
+    table = RichTable("model", "domain", title=title, title_style="bold", title_justify="left")
+    for column in (f"avg@{samples}", f"maj@{samples}", "format", "questions"):
+        table.add_column(column, justify="right", no_wrap=True)
     for one in evaluated:
-        begun = ""
         for student, domains in one.table.items():
+            name = one.source if len(one.table) == 1 else f"{one.source}: {student}"
             for place, (domain, figures) in enumerate(domains.items()):
                 table.add_row(
-                    Text("" if begun == one.source else one.source, overflow="fold"),
-                    student if place == 0 else "",
+                    Text(name if place == 0 else "", overflow="fold"),
                     domain,
-                    f"{100 * figures['avg']:.1f} ± {100 * figures['stderr']:.1f}",
+                    percent(figures["avg"], figures["stderr"]),
                     f"{100 * figures[f'maj@{samples}']:.1f}",
                     f"{100 * figures['format']:.1f}",
                     f"{figures['count']:.0f}",
+                    end_section=place == len(domains) - 1,
                 )
-                begun = one.source
-        table.add_section()
     return table
 
 
