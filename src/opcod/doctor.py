@@ -242,10 +242,8 @@ def folders() -> Iterator[Finding]:
         content = "nothing yet"
     yield Finding("hub cache", "ok", f"{content} in {hub}, {_room(hub)}")
     flags = [f"{name}={os.environ[name]}" for name in _OFFLINE if name in os.environ]
-    said = (
-        "asked for nothing, only the cache is" if constants.HF_HUB_OFFLINE else "asked for what the cache does not have"
-    )
-    yield Finding("hub", "ok", f"{said} ({', '.join(flags) or 'HF_HUB_OFFLINE is not set'})")
+    asked = "never asked" if constants.HF_HUB_OFFLINE else "asked for what the cache does not have"
+    yield Finding("hub", "ok", f"{asked} ({', '.join(flags) or 'HF_HUB_OFFLINE is not set'})")
 
 
 def optional() -> Iterator[Finding]:
