@@ -10,7 +10,7 @@ JOBS ?= 2
 SCHOOL := runs/tiny-school
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types format reproduce bench specialists clean
+.PHONY: help setup demo test test-slow lint types format reproduce build bench specialists clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ reproduce: $(READY) $(if $(filter tiny ablations,$(SIZE)),$(SCHOOL)/materials) #
 
 $(SCHOOL)/materials: # the last that is written of the tests' tiny model and its specialists
 	$(BIN)/python tests/schooling.py $(SCHOOL)
+
+build: $(READY) ## wheel and source distribution in dist/
+	$(BIN)/python -m build
 
 bench: $(READY) ## opcod beside TRL and transformers, as ratios of seconds and memory; half an hour on an idle machine
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

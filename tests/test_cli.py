@@ -64,6 +64,7 @@ def test_help_lists_all_commands(shown):
     for name, purpose in cli.COMMANDS.items():
         assert f"  {name}" in printed
         assert purpose.split()[0] in printed
+    assert "0 done, 1 failed, 2 wrong command line, 130 interrupted" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -77,6 +78,9 @@ def test_every_command_has_help_from_docstrings(command, shown):
         "reproduce": "Folder of all its runs and of the CSV files",
         "figures": "Folder of the pictures",
         "report": "The page; by default report.html",
+        "init": "which are run in DIR",
+        "doctor": "and the command that mends it",
+        "completion": "to complete opcod's commands and options",
     }
     assert expected.get(command, "on which the gate's scores are measured") in " ".join(
         shown(command, "--help").split()
@@ -140,6 +144,22 @@ def test_a_printed_config_is_read_back(shown, tmp_path):
     again = Built(["fit", "-c", str(path)])
     assert (again.model.gate.tau, again.model.seed, again.model.samples) == (0.3, 5, 4)
     assert yaml.safe_load(printed)["data"]["source"]["class_path"] == "opcod.data.sources.GeneratedScience"
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "plan", "diagnose"])
+def test_every_run_prints_a_config_that_it_accepts(command, shown, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(shown(command, *PAIR, "--model.samples=3", "--print_config"), encoding="utf-8")
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"]["samples"] == 3
+    assert shown(command, "-c", str(path), "--print_config") == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["solve", "specialise"])
+def test_every_lesson_prints_a_config_that_it_accepts(command, shown, tmp_path):
+    path = tmp_path / "config.yaml"
+    arguments = ["-c=configs/specialist.yaml", "--data.home=physics", "--output=out"]
+    path.write_text(shown(command, *arguments, "--print_config"), encoding="utf-8")
+    assert shown(command, "-c", str(path), "--print_config") == path.read_text(encoding="utf-8")
 
 
 def test_a_checkpoint_does_not_override_the_command_line(tmp_path):
@@ -298,6 +318,18 @@ def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(commands, "CoDistil", broken)
     with pytest.raises(ValueError, match="ours"):
         cli.main(["fit"])
+
+
+@pytest.mark.parametrize("command", ["fit", "export"])
+def test_an_interrupt_ends_with_status_130_and_one_line(command, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "dispatch", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command])
+    assert stopped.value.code == 130
+    assert capsys.readouterr() == ("", "opcod: interrupted\n")
 
 
 def test_a_traceback_is_shown_on_demand():

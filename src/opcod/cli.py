@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import os
 import re
 import sys
@@ -30,8 +31,14 @@ COMMANDS = {
     "solve": "write worked solutions for a specialist to learn from, a model's own where they are right",
     "specialise": "fine-tune one student on worked solutions and write its adapter",
     "export": "write a student of a checkpoint as an adapter or as merged weights",
+    "init": "write the shipped configs to a folder, to begin from",
+    "doctor": "say what this machine has for a run, what is missing, and the command that mends it",
+    "completion": "print what a shell needs to complete these commands and their options",
 }
-USAGE_ERROR, FAILURE = 2, 1
+LIGHT = {"init": "opcod.starting", "doctor": "opcod.doctor", "completion": "opcod.completion"}
+"""Modules of the commands that import for themselves what they need, in a `main` of their own."""
+
+FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: What follows `opcod`; by default what the process was given.
 
     Raises:
-        SystemExit: With status 1 after a mistake of the user's, 2 after one in the command line itself.
+        SystemExit: With status 1 after a mistake of the user's, 2 after one in the command line itself, and 130 after
+            Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with_traceback = "--traceback" in given or os.environ.get("OPCOD_TRACEBACK") == "1"
@@ -49,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command: str = _parser().parse_args(given[:1]).command
     quiet.install()
     try:
-        _run(command, given)
+        dispatch(command, given)
+    except KeyboardInterrupt:
+        print("opcod: interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         message = None if with_traceback else explain(error)
         if message is None:
@@ -123,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="opcod",
         description="Two language models teach each other until both are better in both domains (arXiv 2606.14368).",
         epilog="`opcod COMMAND --help` lists a command's options. --traceback, or OPCOD_TRACEBACK=1, shows where an "
-        "error came from.",
+        "error came from. Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"opcod {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -132,7 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(command: str, given: list[str]) -> None:
+def dispatch(command: str, given: list[str]) -> None:
+    """Run a command; `given` begins with its name."""
+    if command in LIGHT:
+        importlib.import_module(LIGHT[command]).main(given[1:])
+        return
     from opcod import commands  # takes seconds: torch, transformers and peft
 
     quiet.plain_warnings()

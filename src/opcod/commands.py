@@ -32,7 +32,7 @@ from opcod.finetuning import FineTuning
 from opcod.grpo import Grpo
 from opcod.models import BaseModel, ModelError, compute_dtype, load_base
 from opcod.peers import Lora, SharedBase, State
-from opcod.report.evaluated import Evaluated, evaluation_json, evaluation_table
+from opcod.report.evaluated import Evaluated, evaluation_json, evaluation_table, named
 from opcod.report.planned import plan_lines, plan_tables
 from opcod.specialist import Specialist
 from opcod.students import Students
@@ -257,7 +257,9 @@ def evaluate(arguments: Sequence[str]) -> None:
         module = module_of(candidate, command.model)
         trainer.test(module, data, ckpt_path=candidate.checkpoint, weights_only=True, verbose=False)
         assert module.tested is not None
-        evaluated.append(Evaluated(candidate.source, *module.tested))
+        table, answers = module.tested
+        ids = (q.id for batch in data.test_dataloader() for q in batch)
+        evaluated.append(Evaluated(candidate.source, table, named(answers, ids)))
         del module
     Console().print(evaluation_table(evaluated, data.scored, command.model.evaluation_samples))
     if command.config.output is not None:

