@@ -77,6 +77,7 @@ def test_every_command_has_help_from_docstrings(command, shown):
         "reproduce": "Folder of all its runs and of the CSV files",
         "figures": "Folder of the pictures",
         "report": "The page; by default report.html",
+        "check-data": "first what students are trained on",
     }
     assert expected.get(command, "on which the gate's scores are measured") in " ".join(
         shown(command, "--help").split()

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "score the students on the questions the gate reads",
     "test": "score the students on the test questions",
     "predict": "write the students' answers to the test questions to predictions.jsonl",
+    "check-data": "explain what is in files of questions, and what is wrong with them",
     "plan": "say what a run takes, before it is begun: memory, operations and time",
     "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
     "reproduce": "run a grid of methods, pairs and seeds, or go on with it",
@@ -137,6 +138,7 @@ def _run(command: str, given: list[str]) -> None:
     quiet.plain_warnings()
     keep_freed_memory()
     own = {
+        "check-data": commands.check_data,
         "plan": commands.plan_run,
         "diagnose": commands.diagnose,
         "reproduce": commands.reproduce,

@@ -216,6 +216,41 @@ def plan_run(arguments: Sequence[str]) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
+def check_data(arguments: Sequence[str]) -> None:
+    """Print what is in files of questions; status 1 if a run would refuse them."""
+    from opcod.chat import Chat
+    from opcod.data.check import check
+    from opcod.models import load_tokenizer
+    from opcod.prompts import student_messages
+    from opcod.report.checked import print_check
+
+    purpose = "Explain what is in files of questions, and what is wrong with them. Status 1: a run would refuse them."
+    parser = ArgumentParser(prog="opcod check-data", description=purpose, exit_on_error=False)
+    help = "JSONL files: first what students are trained on, then what is held out from it."
+    parser.add_argument("files", type=str, nargs="+", help=help)
+    parser.add_class_arguments(BaseModel, skip={"quantization", "dtype", "packed", "attention"})
+    help = "The domains that may occur; any by default."
+    parser.add_argument("--domains", type=list[str] | None, default=None, help=help)
+    help = "Longest student's prompt, in tokens."
+    parser.add_argument("--prompt_limit", type=PositiveInt, default=2048, help=help)
+    help = "Validation questions a domain, held out of the first file; 0 where one of the files is for it."
+    parser.add_argument("--validation", type=NonNegativeInt, default=30, help=help)
+    given = parser.parse_args(list(arguments))
+    base = BaseModel(model=given.model, revision=given.revision, chat_template=given.chat_template)
+    chat = Chat(load_tokenizer(base), ends=())
+    report = check(
+        given.files,
+        prompt_tokens=lambda question: len(chat.prompt(student_messages(question))),
+        special_tokens=chat.special_tokens,
+        domains=given.domains,
+        prompt_limit=given.prompt_limit,
+        validation=given.validation,
+    )
+    print_check(report, Console())
+    if not report.usable:
+        raise SystemExit(1)
+
+
 class Lessons(Command):
     """A command on one student: the arguments of `opcod solve` and `opcod specialise`.
 
