@@ -81,6 +81,9 @@ def test_every_command_has_help_from_docstrings(command, shown):
         "init": "which are run in DIR",
         "doctor": "and the command that mends it",
         "completion": "to complete opcod's commands and options",
+        "check-data": "first what students are trained on",
+        "chat": "the other still gives feedback",
+        "evaluate": "a shipped specialist's name or a folder",
     }
     assert expected.get(command, "on which the gate's scores are measured") in " ".join(
         shown(command, "--help").split()

@@ -7,13 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from opcod.checkpoint import read_checkpoint, unpack
 from opcod.codistillation import CoDistillation
 from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel, ModelError
 from opcod.peers import Lora
 from opcod.specialists import adapter_folder, shipped
-from opcod.students import Student, Students
+from opcod.students import Student
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -77,21 +78,34 @@ def _described(folder: Path) -> tuple[str, Lora]:
     return BUNDLED if base == BUNDLED_NAME else base, lora
 
 
-def module_of(candidate: Candidate, like: Students) -> CoDistillation:
-    """A module of the candidate's students, asked as those of another one are.
+def together(candidates: Sequence[Candidate]) -> Candidate:
+    """Several candidates as one.
+
+    Raises:
+        ModelError: If they are more than two students, or cannot be loaded into one module.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    students = tuple(student for candidate in candidates for student in candidate.students)
+    names = ", ".join(candidate.source for candidate in candidates)
+    if len({s.name for s in students}) < len(students) or len(students) > 2:
+        raise ModelError(f"{names} are the students {', '.join(s.name for s in students)}: name two different ones")
+    if any(candidate.checkpoint for candidate in candidates):
+        raise ModelError(f"{names}: a checkpoint is asked by itself; `opcod export` writes its students as adapters")
+    shapes = [c.lora for c in candidates if any(s.adapter for s in c.students)]
+    if len(set(map(str, shapes))) > 1:
+        raise ModelError(f"{names} have adapters of different shapes: {', '.join(map(str, shapes))}")
+    return Candidate(names, students, (shapes or [Lora()])[0])
+
+
+def module_of(candidate: Candidate, **asked: Any) -> CoDistillation:
+    """A module of the candidate's students.
 
     Args:
         candidate: Who.
-        like: Samples, limits and seed are taken from here.
+        **asked: How they are asked, as `Students` takes it.
     """
-    return CoDistillation(
-        list(candidate.students),
-        lora=candidate.lora,
-        evaluation_samples=like.evaluation_samples,
-        evaluation=like.evaluation,
-        prompt_limit=like.prompt_limit,
-        seed=like.seed,
-    )
+    return CoDistillation(list(candidate.students), lora=candidate.lora, **asked)
 
 
 def load(module: CoDistillation, candidate: Candidate) -> None:

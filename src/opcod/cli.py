@@ -23,6 +23,8 @@ COMMANDS = {
     "test": "score the students on the test questions",
     "predict": "write the students' answers to the test questions to predictions.jsonl",
     "evaluate": "score any checkpoints, adapters or models on the test questions, side by side",
+    "check-data": "explain what is in files of questions, and what is wrong with them",
+    "chat": "ask students questions, and hear what their peer says to the answers",
     "plan": "say what a run takes, before it is begun: memory, operations and time",
     "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
     "reproduce": "run a grid of methods, pairs and seeds, or go on with it",
@@ -154,6 +156,8 @@ def dispatch(command: str, given: list[str]) -> None:
     keep_freed_memory()
     own = {
         "evaluate": commands.evaluate,
+        "chat": commands.chat,
+        "check-data": commands.check_data,
         "plan": commands.plan_run,
         "diagnose": commands.diagnose,
         "reproduce": commands.reproduce,

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import logging
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,11 @@ from opcod import comparison, grid, plan
 from opcod.callbacks import BreakRateTable
 from opcod.callbacks.checkpoints import write_whole
 from opcod.callbacks.solutions import SolutionWriter
-from opcod.candidates import find_candidate, module_of
+from opcod.candidates import find_candidate, module_of, together
 from opcod.card import commit_of_checkout, model_card, title_of
 from opcod.checkpoint import load_checkpoint, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
+from opcod.conversation import Conversation, converse
 from opcod.data.datamodule import LessonData, QuestionData
 from opcod.devices import GPUS, this_cpu
 from opcod.export import write_adapter, write_folder
@@ -34,7 +36,9 @@ from opcod.models import BaseModel, ModelError, compute_dtype, load_base
 from opcod.peers import Lora, SharedBase, State
 from opcod.report.evaluated import Evaluated, evaluation_json, evaluation_table, named
 from opcod.report.planned import plan_lines, plan_tables
+from opcod.rollout import Sampling
 from opcod.specialist import Specialist
+from opcod.specialists import shipped
 from opcod.students import Students
 
 RUNS = "runs"
@@ -253,18 +257,50 @@ def evaluate(arguments: Sequence[str]) -> None:
     data, trainer = command.datamodule, command.trainer
     found = [find_candidate(model, data.domains, command.model.base) for model in command.config.models]
     evaluated: list[Evaluated] = []
+    like = command.model
     for candidate in found:
-        module = module_of(candidate, command.model)
+        module = module_of(
+            candidate,
+            evaluation_samples=like.evaluation_samples,
+            evaluation=like.evaluation,
+            prompt_limit=like.prompt_limit,
+            seed=like.seed,
+        )
         trainer.test(module, data, ckpt_path=candidate.checkpoint, weights_only=True, verbose=False)
         assert module.tested is not None
         table, answers = module.tested
         ids = (q.id for batch in data.test_dataloader() for q in batch)
         evaluated.append(Evaluated(candidate.source, table, named(answers, ids)))
         del module
-    Console().print(evaluation_table(evaluated, data.scored, command.model.evaluation_samples))
+    Console().print(evaluation_table(evaluated, data.scored, like.evaluation_samples))
     if command.config.output is not None:
         write_whole(Path(command.config.output), evaluation_json(evaluated, data.scored))
         print(f"All figures are in {command.config.output}.")
+
+
+def chat(arguments: Sequence[str]) -> None:
+    """Parse the arguments of `opcod chat` and run it."""
+    purpose = "Ask students questions in the terminal, and hear what their peer says to the answers."
+    parser = ArgumentParser(prog="opcod chat", description=purpose, exit_on_error=False)
+    help = "A checkpoint of `opcod fit`; or one or two adapters or models, by name or folder."
+    parser.add_argument("models", type=str, nargs="+", help=help)
+    parser.add_argument("--student", type=str, default="both", help="Who is asked; the other still gives feedback.")
+    parser.add_argument("--no_feedback", action="store_true", help="Do not ask the peer.")
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="Of all that is sampled.")
+    parser.add_argument("--device", type=str, default="auto", help="Where to: `auto`, `cpu`, `cuda`, `cuda:1`.")
+    parser.add_class_arguments(BaseModel, "base", skip={"model"}, help="How base models are loaded")
+    parser.add_class_arguments(Sampling, "sampling", help="How answers and feedback are sampled")
+    parser.set_defaults({"sampling.temperature": 0.6, "sampling.top_p": 0.95, "sampling.max_new_tokens": 512})
+    given = parser.parse_args(list(arguments))
+    named = parser.instantiate_classes(given)
+    base = BaseModel(**given.base.as_dict())
+    candidate = together([find_candidate(model, shipped(), base) for model in given.models])
+    module = module_of(candidate, evaluation=named.sampling, evaluation_samples=1, seed=given.seed)
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    module.to(torch.device(best if given.device == "auto" else given.device))
+    conversation = Conversation(candidate, module, feedback=not given.no_feedback)
+    conversation.choose(given.student)
+    converse(conversation, Console(), interactive=sys.stdin.isatty())
 
 
 class Planned(CoDistil):
@@ -309,6 +345,41 @@ def plan_run(arguments: Sequence[str]) -> None:
         console.print(table)
     for line in plan_lines(planned):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def check_data(arguments: Sequence[str]) -> None:
+    """Print what is in files of questions; status 1 if a run would refuse them."""
+    from opcod.chat import Chat
+    from opcod.data.check import check
+    from opcod.models import load_tokenizer
+    from opcod.prompts import student_messages
+    from opcod.report.checked import print_check
+
+    purpose = "Explain what is in files of questions, and what is wrong with them. Status 1: a run would refuse them."
+    parser = ArgumentParser(prog="opcod check-data", description=purpose, exit_on_error=False)
+    help = "JSONL files: first what students are trained on, then what is held out from it."
+    parser.add_argument("files", type=str, nargs="+", help=help)
+    parser.add_class_arguments(BaseModel, skip={"quantization", "dtype", "packed", "attention"})
+    help = "The domains that may occur; any by default."
+    parser.add_argument("--domains", type=list[str] | None, default=None, help=help)
+    help = "Longest student's prompt, in tokens."
+    parser.add_argument("--prompt_limit", type=PositiveInt, default=2048, help=help)
+    help = "Validation questions a domain, held out of the first file; 0 where one of the files is for it."
+    parser.add_argument("--validation", type=NonNegativeInt, default=30, help=help)
+    given = parser.parse_args(list(arguments))
+    base = BaseModel(model=given.model, revision=given.revision, chat_template=given.chat_template)
+    chat = Chat(load_tokenizer(base), ends=())
+    report = check(
+        given.files,
+        prompt_tokens=lambda question: len(chat.prompt(student_messages(question))),
+        special_tokens=chat.special_tokens,
+        domains=given.domains,
+        prompt_limit=given.prompt_limit,
+        validation=given.validation,
+    )
+    print_check(report, Console())
+    if not report.usable:
+        raise SystemExit(1)
 
 
 class Lessons(Command):

@@ -17,6 +17,7 @@ from opcod.callbacks.checkpoints import run_folder, whole
 from opcod.callbacks.progress import tell
 from opcod.chat import Chat
 from opcod.data.questions import LABELS
+from opcod.data.typography import visible
 from opcod.feedback import Feedback
 from opcod.records import StepRecord
 
@@ -176,7 +177,7 @@ def exchange(row: dict[str, Any]) -> str:
         "feedback": feedback,
         "self-teacher": f"shown {' and '.join(shown)}" if shown else "none: neither s nor f",
     }
-    return "\n".join(f"  {name:13}{' '.join(text.split())}" for name, text in parts.items())
+    return "\n".join(f"  {name:13}{visible(' '.join(text.split()))}" for name, text in parts.items())
 
 
 def _path(trainer: L.Trainer) -> Path:

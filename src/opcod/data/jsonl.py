@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from opcod.data.questions import FIELDS_OF_A_KIND, KINDS, LABELS, Question, QuestionError, check_unique_ids
+from opcod.data.typography import visible
 
 KNOWN_FIELDS = (
     "id",
@@ -53,7 +54,7 @@ class Fault:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.field}: {self.reason}"
+        return f"{self.file}:{self.line}: {visible(self.field)}: {self.reason}"
 
 
 class Fields:

@@ -88,7 +88,7 @@ def drop_leaks(
     duplicates: list[Question] = []
     seen: set[tuple[str, frozenset[str]]] = set()
     for question in train:
-        key = (content_key(question), frozenset(map(normalise, question.options)))
+        key = sameness(question)
         if key[0] in held_keys:
             dropped.append(question)
         elif key in seen:
@@ -104,6 +104,11 @@ def drop_leaks(
         dropped=count_domains(dropped),
         duplicates=count_domains(duplicates),
     )
+
+
+def sameness(question: Question) -> tuple[str, frozenset[str]]:
+    """What makes two questions copies of each other: the text, and the options in any order."""
+    return content_key(question), frozenset(map(normalise, question.options))
 
 
 def count_domains(questions: Iterable[Question]) -> dict[str, int]:

@@ -13,6 +13,11 @@ def spell_powers(text: str) -> str:
     return _SUPERSCRIPT.sub(lambda number: "^" + number[0], text)
 
 
+def visible(text: str) -> str:
+    """`text` with whatever is no printable character written out (`\\x1b`), for a terminal to show and not to obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def plain(text: str) -> str:
     """`text` in NFKC, with superscript numbers as powers, plain minus signs and single spaces."""
     text = unicodedata.normalize("NFKC", spell_powers(text)).replace("\N{MINUS SIGN}", "-")

@@ -1,0 +1,127 @@
+"""Students asked in the terminal: who answers, what the peer says, what is done with what is typed."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from opcod import cli
+from opcod.candidates import Candidate, together
+from opcod.conversation import Conversation, converse, question_of
+from opcod.data.questions import QuestionError
+from opcod.feedback import Feedback, Outcome
+from opcod.models import BaseModel, ModelError
+from opcod.peers import Lora
+from opcod.rollout import Sampling
+from opcod.students import Student
+from test_codistillation import module_of
+from tiny import LORA
+
+
+@pytest.fixture
+def conversation(tiny_folder):
+    base = BaseModel(str(tiny_folder), quantization="none", dtype="float32")
+    students = (Student("ann", "physics", base=base), Student("ben", "chemistry", base=base))
+    module = module_of(tiny_folder, students, evaluation=Sampling(max_new_tokens=8))
+    return Conversation(Candidate("both", students, LORA), module)
+
+
+def typed(conversation, monkeypatch, *lines):
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in lines)))
+    converse(conversation, Console(file=out, width=200), interactive=False)
+    return out.getvalue()
+
+
+def test_everyone_answers_and_is_told_what_the_peer_makes_of_it(conversation):
+    replies = list(conversation.ask(question_of("Which is longest? | 1 m | 2 m")))
+    assert [(r.student, r.tutor) for r in replies] == [("ann", "ben"), ("ben", "ann")]
+    assert all(r.response and r.feedback.raw for r in replies)
+    assert all((r.again is None) == (r.feedback.outcome is not Outcome.MATCH) for r in replies)
+
+
+def test_asked_again_it_draws_again(conversation):
+    once, twice = (next(conversation.ask(question_of("Why?"))).response for _ in range(2))
+    assert once != twice
+
+
+def test_kept_feedback_is_shown_to_the_self_teacher(conversation, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "opcod.tutoring.judge",
+        lambda raw, question, anchored: Feedback(raw, "Mind the length.", Outcome.MATCH),
+    )
+    real = conversation.module.peers[0].base.sampling
+
+    def sampling(name):
+        shown.append(name)
+        return real(name)
+
+    monkeypatch.setattr(conversation.module.peers[0].base, "sampling", sampling)
+    conversation.choose("ann")
+    (reply,) = conversation.ask(question_of("Which is longest?"))
+    assert reply.again
+    assert shown == ["ann_student", "ben_tutor", "ann_teacher"]
+
+
+def test_commands_choose_who_is_asked_and_whether_the_peer_is(conversation, monkeypatch):
+    said = typed(conversation, monkeypatch, "/who ben", "/feedback", "Why?", "/quit", "Why?")
+    assert said.splitlines()[:2] == ["Asking ben, with feedback", "Asking ben, without feedback"]
+    assert said.count("ben\n") == 1
+    assert " to ben" not in said
+    assert "/who NAME" in typed(conversation, monkeypatch, "/help")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/dance", "/dance is no command"),
+        ("/who", "/who is no command"),
+        ("/who carl", "there is no 'carl': name ann, ben or both"),
+        ("Why? | one", "options: holds 1, expected 2 to 26"),
+        ("| a | b", "question: is empty"),
+        ("long " * 3000, "raise `prompt_limit`"),
+        ("/\x1b[31m", r"/\x1b[31m is no command"),
+    ],
+)
+def test_a_mistake_is_said_and_the_talk_goes_on(line, said, conversation, monkeypatch):
+    out = typed(conversation, monkeypatch, line, "/who ann")
+    assert said in out
+    assert "Asking ann" in out
+
+
+def test_what_models_say_cannot_command_the_terminal(conversation, monkeypatch):
+    monkeypatch.setattr("opcod.chat.Chat.text", lambda self, tokens: "\x1b]0;owned\x07 <b>[red]x[/red]\nnext")
+    out = typed(conversation, monkeypatch, "Why?")
+    assert "\x1b" not in out
+    assert r"\x1b]0;owned\x07 <b>[red]x[/red]" in out
+    assert "  next" in out
+
+
+def test_a_question_in_a_line():
+    free, choice = question_of("Why?"), question_of("Why | a | b |  c ")
+    assert (free.kind, free.keyed) == ("text", False)
+    assert choice.options == ("a", "b", "c")
+    with pytest.raises(QuestionError):
+        question_of(" | ")
+
+
+def test_who_can_be_asked_together():
+    ann, ben = Student("ann", "x", "some"), Student("ben", "x", "some")
+    one = Candidate("one", (ann,), Lora(4))
+    assert together([one]) is one
+    assert [s.name for s in together([one, Candidate("two", (ben,), Lora(4))]).students] == ["ann", "ben"]
+    with pytest.raises(ModelError, match="two different"):
+        together([one, one])
+    with pytest.raises(ModelError, match="different shapes"):
+        together([one, Candidate("two", (ben,), Lora(8))])
+
+
+def test_the_command_asks_a_model(tiny_folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Why?\n"))
+    cli.main(["chat", str(tiny_folder), "--base.quantization=none", "--sampling.max_new_tokens=4", "--device=cpu"])
+    assert capsys.readouterr().out.startswith("tiny_llama\n")
+    with pytest.raises(SystemExit):
+        cli.main(["chat", str(tiny_folder), "--base.quantization=none", "--student=ann", "--device=cpu"])
+    assert "there is no 'ann': name tiny_llama or both" in capsys.readouterr().err
