@@ -36,6 +36,7 @@ from opcod.models import BaseModel, ModelError, compute_dtype, load_base
 from opcod.peers import Lora, SharedBase, State
 from opcod.report.evaluated import Evaluated, evaluation_json, evaluation_table, named
 from opcod.report.planned import plan_lines, plan_tables
+from opcod.report.student_card import student_card
 from opcod.rollout import Sampling
 from opcod.specialist import Specialist
 from opcod.specialists import shipped
@@ -535,8 +536,9 @@ def export(
     role: Literal["student", "teacher"] = "student",
     merged: bool = False,
     dtype: Literal["float32", "bfloat16"] = "float32",
+    license: str | None = None,
 ) -> None:
-    """Write a student of a checkpoint for plain transformers and peft.
+    """Write a student of a checkpoint for plain transformers and peft, with a model card.
 
     Args:
         checkpoint: File that `opcod fit` wrote.
@@ -546,6 +548,7 @@ def export(
         merged: Write the whole model with the adapter merged in, instead of the adapter alone. This loads the base
             model; where the student learned over 4-bit weights these are what it is merged into.
         dtype: Numbers to store.
+        license: Identifier of the licence that the card names, such as `mit`; by default the base model's.
 
     Raises:
         ModelError: If it is no checkpoint of ours, holds no such student, or `output` is something else's folder.
@@ -555,14 +558,15 @@ def export(
     folder = Path(output)
     check_output(folder, marker="config.json" if merged else "adapter_config.json")
     state, lora, base = roles[role], Lora(**kept["lora"]), BaseModel(**kept["models"][student])
+    card = student_card(kept, student, role, Path(checkpoint), merged=merged, license=license)
     if merged:
-        write_folder(folder, lambda scratch: _write_merged(scratch, state, lora, base, getattr(torch, dtype)))
+        write_folder(folder, lambda scratch: _write_merged(scratch, state, lora, base, getattr(torch, dtype), card))
     else:
-        write_adapter(folder, state, lora, base=base.model, dtype=getattr(torch, dtype))
+        write_adapter(folder, state, lora, base=base.model, dtype=getattr(torch, dtype), card=card)
     print(f"{student} ({role}) is in {folder}.")
 
 
-def _write_merged(folder: Path, state: State, lora: Lora, base: BaseModel, dtype: torch.dtype) -> None:
+def _write_merged(folder: Path, state: State, lora: Lora, base: BaseModel, dtype: torch.dtype, card: str) -> None:
     shared = SharedBase(load_base(dataclasses.replace(base, packed="no", dtype="float32")), lora)
     shared.add_adapter("merged", seed=0)
     shared.load_state("merged", state)
@@ -571,6 +575,7 @@ def _write_merged(folder: Path, state: State, lora: Lora, base: BaseModel, dtype
         del model.config.quantization_config  # the weights are plain numbers by now
     model.to(dtype).save_pretrained(folder)
     shared.loaded.tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def check_output(folder: Path, *, marker: str) -> None:
