@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import permutations
+from typing import Literal
 
 from torch import Tensor
 
@@ -50,12 +51,45 @@ class TeacherGap:
 
 
 @dataclass(frozen=True)
-class _Case:
-    """A response with the s and f that its self-teacher could be shown."""
+class Case:
+    """A response with the s and f that its self-teacher could be shown.
+
+    Args:
+        attempt: The response.
+        solution: s, another right response to the question, or None.
+        given: The peer's feedback, of which f is what was kept.
+    """
 
     attempt: Attempt
     solution: str | None
-    feedback: str | None
+    given: Feedback
+
+    @property
+    def feedback(self) -> str | None:
+        """f, or None."""
+        return self.given.text
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the self-teacher answers in place of a response.
+
+    Args:
+        case: The response, and what was shown.
+        again: The new response.
+        right: Whether that is right.
+    """
+
+    case: Case
+    again: str
+    right: bool
+
+    @property
+    def flip(self) -> Literal["broken", "rescued", "neither"]:
+        """Whether a right response became wrong, or a wrong one right."""
+        if self.right == self.case.attempt.grade.correct:
+            return "neither"
+        return "rescued" if self.right else "broken"
 
 
 def teacher_gaps(
@@ -89,30 +123,30 @@ def teacher_gaps(
     return gaps
 
 
-def _cases(groups: Sequence[Sequence[Attempt]], feedbacks: Sequence[Sequence[Feedback]]) -> list[_Case]:
+def _cases(groups: Sequence[Sequence[Attempt]], feedbacks: Sequence[Sequence[Feedback]]) -> list[Case]:
     cases = []
     for group, on_group in zip(groups, feedbacks, strict=True):
         for attempt, feedback in zip(group, on_group, strict=True):
             right = earliest_right(group, attempt, own=False)
-            cases.append(_Case(attempt, None if right is None else right.text, feedback.text))
+            cases.append(Case(attempt, None if right is None else right.text, feedback))
     return cases
 
 
-def _gap(module: CoDistillation, peer: Peer, shown: str, cases: Sequence[_Case]) -> TeacherGap:
+def _gap(module: CoDistillation, peer: Peer, shown: str, cases: Sequence[Case]) -> TeacherGap:
     with_s, with_f = SHOWN[shown]
     had = [c for c in cases if (c.solution or not with_s) and (c.feedback or not with_f)]
     if not had:
         return TeacherGap(float("nan"), float("nan"), 0)
     key = (module.seed, "teacher gap", peer.name, shown)
-    right = _again(module, peer, had, key, with_s=with_s, with_f=with_f)
+    turns = _again(module, peer, had, key, with_s=with_s, with_f=with_f)
     student = [c.attempt.grade.correct for c in had]
-    return TeacherGap(sum(student) / len(had), sum(right) / len(had), len(had))
+    return TeacherGap(sum(student) / len(had), sum(t.right for t in turns) / len(had), len(had))
 
 
 def _again(
-    module: CoDistillation, peer: Peer, cases: Sequence[_Case], key: Key, *, with_s: bool, with_f: bool
-) -> list[bool]:
-    """Whether the peer is right when it answers each case once more, as its own self-teacher."""
+    module: CoDistillation, peer: Peer, cases: Sequence[Case], key: Key, *, with_s: bool, with_f: bool
+) -> list[Turn]:
+    """The peer answers each case once more, as its own self-teacher."""
     chat = module.chats[peer.name]
     requests = [
         Request(
@@ -125,10 +159,8 @@ def _again(
     ]
     with peer.sampling("teacher"):
         answers = sample(peer.base, requests, module.evaluation, chat.ends)
-    return [
-        grade(chat.text(answer.tokens.tolist()), c.attempt.question).correct
-        for c, answer in zip(cases, answers, strict=True)
-    ]
+    texts = [chat.text(answer.tokens.tolist()) for answer in answers]
+    return [Turn(c, text, grade(text, c.attempt.question).correct) for c, text in zip(cases, texts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -142,6 +174,7 @@ class Diagnosis:
         cognizant: Whether the gate would let it speak.
         rates: Domain, or `all` -> the figures of `BreakRate`.
         outcomes: The figures of `FeedbackOutcomes`.
+        turns: Every response that was answered again.
     """
 
     tutee: str
@@ -150,6 +183,7 @@ class Diagnosis:
     cognizant: bool
     rates: dict[str, dict[str, float]]
     outcomes: dict[str, float]
+    turns: list[Turn] = field(default_factory=list)
 
 
 SAMPLES = 8
@@ -184,7 +218,7 @@ def _diagnosis(module: CoDistillation, tutee: Peer, tutor: Peer, questions: Sequ
     outcomes.update(f.outcome for on_group in feedbacks for f in on_group)
     kept = [c for c in _cases(groups, feedbacks) if c.feedback is not None]
     again = _again(module, tutee, kept, (module.seed, "diagnosis again", tutee.name), with_s=True, with_f=True)
-    turned = {id(c.attempt): is_now for c, is_now in zip(kept, again, strict=True)}
+    turned = {id(turn.case.attempt): turn.right for turn in again}
     rates = {name: BreakRate() for name in ("all", *domains)}
     for group in groups:
         before = [a.grade.correct for a in group if id(a) in turned]
@@ -199,6 +233,7 @@ def _diagnosis(module: CoDistillation, tutee: Peer, tutor: Peer, questions: Sequ
         module.gate.cognizant(gap),
         {name: _floats(rate.compute()) for name, rate in rates.items()},
         _floats(outcomes.compute()),
+        again,
     )
 
 

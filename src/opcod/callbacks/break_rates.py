@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,25 @@ from rich.table import Table
 
 from opcod.callbacks.checkpoints import run_folder, write_whole
 from opcod.callbacks.progress import tell
+from opcod.callbacks.samples import told
 from opcod.checkpoint import check_base, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
-from opcod.diagnosis import Diagnosis, diagnose
+from opcod.diagnosis import Diagnosis, Turn, diagnose
 from opcod.metrics import DIFFICULTIES
 from opcod.peers import Peer
 
 NAME = "diagnosis.json"
+EXCHANGES = "diagnosis.jsonl"
+CHARACTERS = 4000
+"""Longest text that is written down."""
 
 
 class BreakRateTable(Callback):
     """After a validation measures how often feedback turns right responses wrong and wrong ones right.
 
-    Writes `diagnosis.json` in the run's log folder as well.
+    Writes `diagnosis.json` in the run's log folder as well, and to `diagnosis.jsonl` every response that was answered
+    again, with the feedback and the new response.
 
     Args:
         tutors: Checkpoint whose students give the feedback; by default the students that are validated do.
@@ -49,6 +54,7 @@ class BreakRateTable(Callback):
         tell(trainer, "measuring break and rescue rates")
         found = diagnose(pl_module, data.splits.validation)
         write_whole(run_folder(trainer) / NAME, diagnosis_json(found))
+        write_whole(run_folder(trainer) / EXCHANGES, exchanges_jsonl(found))
         console = Console()
         for diagnosis in found:
             console.print(rate_table(diagnosis))
@@ -109,7 +115,30 @@ def _interval(rates: dict[str, float], name: str) -> str:
 
 def diagnosis_json(found: Sequence[Diagnosis]) -> str:
     """All figures; what is not known is null."""
-    return json.dumps([_plain(asdict(diagnosis)) for diagnosis in found], indent=2, allow_nan=False) + "\n"
+    listed = [_plain(asdict(replace(diagnosis, turns=[]))) for diagnosis in found]
+    for row in listed:
+        del row["turns"]
+    return json.dumps(listed, indent=2, allow_nan=False) + "\n"
+
+
+def exchanges_jsonl(found: Sequence[Diagnosis]) -> str:
+    """A row a response that was answered again, as `SampleTable` writes them, and whether it was broken or rescued."""
+    rows = [
+        {
+            "tutee": diagnosis.tutee,
+            "tutor": diagnosis.tutor,
+            **told(turn.case.attempt, turn.case.given, _shown(turn), CHARACTERS),
+            "flip": turn.flip,
+        }
+        for diagnosis in found
+        for turn in diagnosis.turns
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return lines.encode(errors="backslashreplace").decode()  # half a surrogate pair has no code in UTF-8
+
+
+def _shown(turn: Turn) -> dict[str, str | None]:
+    return {"solution_shown": turn.case.solution, "feedback_shown": turn.case.feedback, "again": turn.again}
 
 
 def _plain(value: Any) -> Any:

@@ -128,25 +128,43 @@ def _by_token(chat: Chat, attempt: Attempt, divergence: Tensor, characters: int)
 def _row(
     record: StepRecord, chats: Mapping[str, Chat], attempt: Attempt, feedback: Feedback, characters: int
 ) -> dict[str, Any]:
-    question = attempt.question
     place = next((i for i, c in enumerate(record.contexts) if c.attempt is attempt), None)
     context = None if place is None else record.contexts[place]
     by_token = {}
     if place is not None and record.divergences:
         by_token = _by_token(chats[record.tutee], attempt, record.divergences[place], characters)
-    texts = {
-        "text": question.text,
-        "response": attempt.text,
-        "feedback_raw": feedback.raw,
-        "solution_shown": context.solution if context else None,
-        "feedback_shown": context.feedback if context else None,
-    }
     return {
         "round": record.batch.round,
         "phase": record.batch.phase,
         "step": record.batch.step,
         "tutee": record.tutee,
         "tutor": record.tutor,
+        **told(
+            attempt,
+            feedback,
+            {
+                "solution_shown": context.solution if context else None,
+                "feedback_shown": context.feedback if context else None,
+            },
+            characters,
+        ),
+        "distilled": context is not None,
+        **by_token,
+    }
+
+
+def told(attempt: Attempt, feedback: Feedback, further: Mapping[str, str | None], characters: int) -> dict[str, Any]:
+    """The part of a row that says what was asked, answered and fed back.
+
+    Args:
+        attempt: The response.
+        feedback: On it.
+        further: More texts.
+        characters: Longest text.
+    """
+    question = attempt.question
+    texts = {"text": question.text, "response": attempt.text, "feedback_raw": feedback.raw, **further}
+    return {
         "question": question.id,
         "domain": question.domain,
         "options": [option[:characters] for option in question.options],
@@ -155,10 +173,8 @@ def _row(
         "answer": attempt.grade.choice,
         "correct": attempt.grade.correct,
         "outcome": feedback.outcome.value,
-        "distilled": context is not None,
         **{name: text if text is None else text[:characters] for name, text in texts.items()},
         "cut": sum(max(len(text or "") - characters, 0) for text in (*texts.values(), *question.options)),
-        **by_token,
     }
 
 

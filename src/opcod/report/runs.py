@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from opcod.comparison import Interval, Shares, paired_difference, read_answers
 from opcod.records import deaths_of
 
 METRICS, CONFIG = "metrics.csv", "config.yaml"
-_NEEDED = ("round", "phase", "step", "tutee", "text", "response")  # of a row of samples, whatever version wrote it
+_NEEDED = ("tutee", "text", "response")  # of a row, whatever version wrote it
+_PLACE = ("round", "phase", "step")  # and of one of training
 
 Place = tuple[str, str]
 """Student and domain."""
@@ -42,7 +43,7 @@ class Run:
         metrics: All that was logged, name -> value of each step or validation.
         outcome: Scores at both ends and the verdict; None where it has not ended.
         answers: `initial` or `final` -> (student, domain) -> shares of right responses to the test questions.
-        exchanges: The rows of samples.
+        exchanges: The rows of samples, and of a diagnosis, which have no round but a `flip`.
         diagnosis: Break and rescue rates, one a direction, where they were measured.
         notes: What is missing, in sentences.
     """
@@ -211,21 +212,25 @@ def _json(run: Run, name: str) -> Any:
 
 
 def _exchanges(run: Run) -> Iterator[dict[str, Any]]:
-    path = run.folder / samples.NAME
-    if not path.is_file():
+    found = [name for name in (samples.NAME, break_rates.EXCHANGES) if (run.folder / name).is_file()]
+    if not found:
         run.notes.append(f"There is no {samples.NAME}: what was said is not shown.")
-        return
+    for name in found:
+        yield from _rows(run, name, (*_NEEDED, *_PLACE) if name == samples.NAME else (*_NEEDED, "flip"))
+
+
+def _rows(run: Run, name: str, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
     lost = 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with (run.folder / name).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:  # the run died while it wrote
                 lost += 1
                 continue
-            if isinstance(row, dict) and all(name in row for name in _NEEDED):
+            if isinstance(row, dict) and all(field in row for field in needed):
                 yield row
             else:
                 lost += 1
     if lost:
-        run.notes.append(f"{lost} lines of {samples.NAME} are cut off or of another version, and are left out.")
+        run.notes.append(f"{lost} lines of {name} are cut off or of another version, and are left out.")

@@ -12,13 +12,15 @@
 
   const FILTERS = [
     ["run", "run", (row) => runs[row.run]],
-    ["round", "round", (row) => String(row.round + 1)],
+    ["round", "round", (row) => ("flip" in row ? "diagnosis" : String(row.round + 1))],
     ["tutee", "tutee", (row) => row.tutee],
     ["domain", "domain", (row) => row.domain ?? ""],
     ["outcome", "feedback", (row) => row.outcome ?? ""],
     ["grade", "response", (row) => (row.correct ? "right" : "wrong")],
     ["distilled", "distilled", (row) => (row.distilled ? "yes" : "no")],
+    ["flip", "flipped", (row) => row.flip ?? "not asked again"],
   ];
+  const FLIPS = { broken: "broken by feedback", rescued: "rescued by feedback", neither: "as before" };
   const read = Object.fromEntries(FILTERS.map(([name, , of]) => [name, of]));
   let shown = rows;
   let selected = 0;
@@ -77,7 +79,7 @@
       "aria-selected": String(index === selected),
       style: `top:${index * ROW}px`,
     });
-    const place = `round ${row.round + 1}, step ${row.step + 1}`;
+    const place = "flip" in row ? `diagnosis, ${FLIPS[row.flip]}` : `round ${row.round + 1}, step ${row.step + 1}`;
     element.append(
       make("span", `${row.correct ? "right" : "wrong"} · ${row.tutee} · ${place}`, { class: "first" }),
       make("span", row.text, { class: "second" }),
@@ -109,14 +111,17 @@
     detail.replaceChildren();
     if (!row) return;
     const of = runs.length > 1 ? `${runs[row.run]}, ` : "";
-    detail.append(make("h3", `${of}round ${row.round + 1}, phase ${row.phase + 1}, step ${row.step + 1}`));
+    const flipped = "flip" in row;
+    const place = flipped ? "diagnosis" : `round ${row.round + 1}, phase ${row.phase + 1}, step ${row.step + 1}`;
+    detail.append(make("h3", of + place));
     part("Question", text(row.text), options(row));
     part(`Response of ${row.tutee}: ${row.correct ? "right" : "wrong"}`, row.pieces ? tokens(row) : text(row.response));
     const said = row.feedback_raw ?? null;
     part(`Feedback${row.tutor ? ` of ${row.tutor}` : ""}: ${row.outcome ?? "none"}`, text(said ?? "Not asked."));
     if (row.feedback_shown && row.feedback_shown !== said) part("Feedback as it was kept", text(row.feedback_shown));
     if (row.solution_shown) part("The right response that the self-teacher saw", text(row.solution_shown));
-    if (!row.distilled) part("Distilled", text("No: there was neither a right response nor feedback to show."));
+    if (flipped) part(`Shown that, ${row.tutee} answers again: ${FLIPS[row.flip]}`, text(row.again));
+    else if (!row.distilled) part("Distilled", text("No: there was neither a right response nor feedback to show."));
     if (row.cut) part("Cut", text(`${row.cut} characters are missing here.`));
   }
 
