@@ -172,3 +172,10 @@ def test_solve_asks_each_question_both_ways_and_goes_on_where_it_stopped(tiny_fo
     cli.main(command)
     assert "physics: of 1 questions 0 were solved" in capsys.readouterr().out
     assert read_questions(tmp_path / "new" / "solved.jsonl") == written_before
+
+
+def test_an_answer_may_hold_an_angle_bracket(says, monkeypatch):
+    inequality = Question("q0", "physics", "When?", (), "t < 3", kind="text")
+    monkeypatch.setattr("test_solving.QUESTIONS", [inequality])
+    says({("alone", "q0"): [written("t < 3</answer><answer>t < 3"), written("t < 3")]})
+    assert solved(Solving(samples=2)) == {"q0": (written("t < 3"), False)}

@@ -18,7 +18,7 @@ from opcod.peers import SharedBase
 from opcod.prompts import Message, keyed_messages, student_messages
 from opcod.rollout import Sampling
 
-_WHOLE = re.compile(r"\s*<reasoning>(.*\S.*)</reasoning>\s*<answer>[^<]*</answer>\s*", re.DOTALL)
+_WHOLE = re.compile(r"\s*<reasoning>(.*\S.*)</reasoning>\s*<answer>(?:(?!</?answer>).)*</answer>\s*", re.DOTALL)
 _TOLD = re.compile(
     r"\b(?:given|provided|stated|told|supplied|known) (?:correct |right )?(?:answer|key|solution)\b"
     r"|\banswer key\b|\banswer (?:is|was) (?:given|provided|told)\b|\b(?:we|i) (?:are|were|am|was) told\b",
