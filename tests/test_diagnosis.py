@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from opcod.feedback import Feedback, Outcome
 from opcod.gate import Gate
 from opcod.grading import Grade
 from opcod.models import BaseModel
+from opcod.report.runs import read_run
 from opcod.rollout import Response, Sampling
 from opcod.students import Student
 from tiny import LORA, run_config
@@ -67,6 +69,7 @@ def test_rates_of_both_directions_by_hand(monkeypatch):
     assert (rates["all"]["right/easiest"], rates["all"]["right/hardest"]) == (4, 1)  # 0 and 7 of 8 wrong
     assert rates["all"]["break/easiest"] == pytest.approx(1 / 4)
     assert found[0].outcomes["share/match"] == pytest.approx(0.5)
+    assert Counter(turn.flip for turn in found[0].turns) == {"neither": 10, "broken": 1, "rescued": 1}
     # On a the tutee has 9 of 16 and the tutor 7, on b both none: (9 - 7) / 9.
     assert found[0].gap == pytest.approx(2 / 9)
     assert not found[0].cognizant
@@ -102,6 +105,11 @@ def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys):
         assert direction["rates"]["all"]["break/all"] is None
         assert direction["cognizant"]
     assert "b to a: cognizant, gap 0.00" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (written.parent / "diagnosis.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * 32
+    assert {row["flip"] for row in rows} == {"neither"}
+    assert all(row["again"] and row["feedback_shown"] and not row["correct"] for row in rows)
+    assert read_run(written.parent).exchanges == rows
 
 
 def test_the_tutors_are_those_of_the_checkpoint(tiny_folder, run, tmp_path):

@@ -1,5 +1,6 @@
 """The report's page in a real browser: filters, keys, a narrow screen, hostile text, thousands of exchanges."""
 
+import json
 import os
 import re
 import shutil
@@ -89,6 +90,32 @@ def test_filters_narrow_the_exchanges_down_and_back(open_page, report):
     page.get_by_label("tutee").select_option("all")
     page.get_by_label("response", exact=True).select_option("all")
     assert count(page) == "24 of 24 exchanges"
+
+
+def test_what_feedback_broke_or_rescued_can_be_picked_out(open_page, tmp_path):
+    training = [exchange(place) for place in range(3)]
+    turned = [
+        {
+            k: v
+            for k, v in exchange(n).items()
+            if k not in ("round", "phase", "step", "distilled", "pieces", "divergence")
+        }
+        | {"flip": flip, "again": f"Now it is that, {flip}."}
+        for n, flip in enumerate(("broken", "rescued", "neither", "rescued"))
+    ]
+    write_run(tmp_path / "run", training)
+    (tmp_path / "run" / "diagnosis.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turned))
+    page = open_page(write_report([tmp_path / "run"]))
+    assert count(page) == "7 of 7 exchanges"
+    page.get_by_label("flipped").select_option("rescued")
+    assert count(page) == "2 of 7 exchanges"
+    detail = page.locator("#detail").inner_text()
+    assert "answers again: rescued by feedback" in detail
+    assert "Now it is that, rescued." in detail
+    assert page.locator("#list li", has_text="diagnosis, rescued by feedback").count() == 2
+    page.get_by_label("flipped").select_option("all")
+    page.get_by_label("round").select_option("diagnosis")
+    assert count(page) == "4 of 7 exchanges"
 
 
 def test_the_keys_move_through_the_list(open_page, report):
