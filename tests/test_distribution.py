@@ -86,6 +86,7 @@ def test_the_wheel_runs_away_from_the_checkout(away):
     assert away("--version").startswith("opcod 0.")
     examined = away("doctor")
     assert str(ROOT) not in re.search(r"ok +opcod .*", examined)[0]
+    assert re.search(r"ok +the demo +takes about", examined)
     assert "A run of the default would work." in examined
     away("init", ".")
     stack = ["-c", "configs/base.yaml", "-c", "configs/pair-physics-chemistry.yaml", "-c", "configs/size-demo.yaml"]

@@ -15,8 +15,10 @@ from packaging.requirements import Requirement
 from rich.console import Console
 
 from commands_shown import ROOT
-from opcod import cli, doctor
+from opcod import cli, devices, doctor
+from opcod.devices import Device
 from opcod.doctor import Finding
+from opcod.simulation import Speed
 
 OWNERS = metadata.packages_distributions()
 
@@ -76,6 +78,16 @@ def test_all_that_the_metadata_asks_for_is_looked_at():
     needed = [re.match(r"[\w-]+", line)[0] for line in metadata.requires("opcod") if "extra ==" not in line]
     assert [f.name for f in findings[2:]] == needed
     assert {"torch", "lightning", "bitsandbytes"} <= set(needed)
+
+
+def test_an_opcod_that_is_not_installed_is_a_fault(monkeypatch):
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "metadata", unknown)
+    (found,) = doctor.programs()
+    assert found.state == "fault"
+    assert found.remedy.endswith(f"pip install -e {ROOT}")
 
 
 def test_what_an_extra_lacks_is_no_fault(monkeypatch):
@@ -198,6 +210,24 @@ def test_a_folder_that_cannot_be_written_to_is_a_fault(tmp_path, monkeypatch):
     found = named(doctor.folders(), "runs")
     assert found.state == "fault"
     assert "Not a directory" in found.found
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(("free", "state"), [(8, "ok"), (1, "fault")])
+def test_the_demo_is_planned_against_the_memory_that_is_free(free, state, monkeypatch):
+    device = Device("this machine", "cpu", free * GIB, Speed(1.0, 1.0, 0.0), True, 0.5 * GIB, 1.7)
+    monkeypatch.setattr(devices, "free_on", lambda _: device)
+    (found,) = doctor.demo()
+    assert found.state == state
+    assert f"GiB of the {free}.0 free on this machine" in found.found
+
+
+def test_the_demo_is_not_planned_where_that_would_convert_the_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPCOD_CACHE", str(tmp_path))
+    assert list(doctor.demo()) == []
+    assert not any(tmp_path.iterdir())
 
 
 # ---- the command

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import platform
 import shlex
@@ -226,6 +227,36 @@ def models() -> Iterator[Finding]:
     yield Finding("opcod's commands", "ok", "can be imported")
 
 
+def demo() -> Iterator[Finding]:
+    """Whether the smallest of the shipped sizes fits into the memory that is free, as `opcod fit` would find."""
+    from opcod.models import bundled_target
+
+    if not (bundled_target() / "config.json").is_file():
+        return  # to look at it would convert it
+    from opcod.callbacks.size_check import PRECISION
+    from opcod.commands import CoDistil
+    from opcod.devices import free_on
+    from opcod.fits import Needs
+    from opcod.starting import DEMO, shipped_configs
+
+    logging.disable(logging.INFO)  # Lightning tells of its seed and of the devices
+    try:
+        run = CoDistil([f"-c={shipped_configs() / name}" for name in DEMO], run=False)
+    finally:
+        logging.disable(logging.NOTSET)
+    device = free_on(run.trainer.strategy.root_device)
+    if device is None or device.memory is None:
+        return
+    needs = Needs(run.model, run.datamodule, device)
+    needed = max(needs.memory(part, run.model) for part in needs.parts)
+    said = f"takes about {needed / _GIB:.1f} GiB of the {device.memory / _GIB:.1f} free on {device.name}"
+    if needed <= device.memory:
+        yield Finding("the demo", "ok", said)
+    else:
+        state: Literal["note", "fault"] = "note" if needed <= PRECISION * device.memory else "fault"
+        yield Finding("the demo", state, said, "free memory, or lower model.matching.micro_batch_tokens")
+
+
 def folders() -> Iterator[Finding]:
     """Where runs and models are kept: room, and leave to write there; and whether the hub may be asked."""
     yield _folder("runs", Path("runs"), "change to a folder that you may write to, on a disk with room")
@@ -268,6 +299,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "GPUs": gpus,
     "Arithmetic": arithmetic,
     "Models": models,
+    "Memory of a run": demo,
     "Folders": folders,
     "Optional": optional,
 }

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-_FIRST = "opcod fit -c configs/base.yaml -c configs/pair-materials-physics.yaml -c configs/size-demo.yaml"
+DEMO = ("base.yaml", "pair-materials-physics.yaml", "size-demo.yaml")
+"""The configs of a first run."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,8 +28,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = ArgumentParser(prog="opcod init", description=purpose, exit_on_error=False)
     parser.add_argument("dir", metavar="DIR", type=str, help="The folder; it is made if it is not there.")
     folder = Path(parser.parse_args(list(arguments)).dir).expanduser()
+    begin = " ".join(["opcod fit", *(f"-c configs/{name}" for name in DEMO)])
     written = write_configs(folder)
-    print(f"{len(list(written.glob('*.yaml')))} configs are in {written}. To begin:\n  cd {folder}\n  {_FIRST}")
+    print(f"{len(list(written.glob('*.yaml')))} configs are in {written}. To begin:\n  cd {folder}\n  {begin}")
 
 
 def shipped_configs() -> Path:
