@@ -55,7 +55,7 @@ def test_rates_of_both_directions_by_hand(monkeypatch):
         assert with_s
         assert with_f
         turned = {"q0 0": False, "q1 2": True}
-        return [turned.get(c.attempt.text, c.attempt.grade.correct) for c in cases]
+        return [diagnosis.Turn(c, "", turned.get(c.attempt.text, c.attempt.grade.correct)) for c in cases]
 
     monkeypatch.setattr(diagnosis, "_again", again)
     found = diagnosis.diagnose(Pair(), QUESTIONS)
