@@ -13,6 +13,8 @@ from handbook import linked, maths, options
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = "options.md"
+SHIM = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+"""By which the theme's offline plugin has pages search where there is no server: the one thing it does not bring along."""
 
 _pages: dict[str, str] = {}  # path in the repository -> page on the site
 
@@ -39,3 +41,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Lead links to these."""
     return linked.rewritten(markdown, f"docs/{page.file.src_uri}", _pages)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Search by a script of our own."""
+    return _without_network(output)
+
+
+def on_post_template(output: str, **_: Any) -> str:
+    """Do the same for the page of what is not found."""
+    return _without_network(output)
+
+
+def _without_network(output: str) -> str:
+    return output.replace(SHIM, f"<script>{(ROOT / 'handbook/worker.js').read_text(encoding='utf-8')}</script>")

@@ -43,7 +43,7 @@ def rewritten(markdown: str, page: str, pages: Mapping[str, str]) -> str:
 
 
 def places(target: str, root: Path) -> dict[str, str]:
-    """Where the pages for a file, or for a folder and its files, stand on the site; none for what is there by itself."""
+    """Where the pages for a file, or a folder and its files, stand on the site; none for what is there by itself."""
     path = root / target
     inside = target.startswith("docs/")
     if path.is_dir() and inside:

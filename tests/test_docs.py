@@ -6,11 +6,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from handbook import linked, maths, options
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
-from commands_shown import ROOT
-from handbook import linked, maths, options
+from commands_shown import ROOT, files_in_page, in_page
 from opcod import cli, commands
 
 SOURCES = sorted((ROOT / "src/opcod").rglob("*.py"))
@@ -75,7 +75,7 @@ def shown(capsys, *arguments):
 
 
 def keys_in(printed):
-    return {key for key in re.findall(r"^ +(?:-\w,? ?(?:[A-Z]+,? )?)?--([\w.]+)", printed, re.MULTILINE)}
+    return set(re.findall(r"^ +(?:-\w,? ?(?:[A-Z]+,? )?)?--([\w.]+)", printed, re.MULTILINE))
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -173,6 +173,39 @@ def test_every_warning_has_an_entry_under_troubleshooting():
     for name, text in sorted(found):
         if len(text) > 12:  # units and signs are no text
             assert text.rstrip(":; ") in page, f"{name} warns of {text!r}: docs/troubleshooting.md has no such entry"
+
+
+# ---- commands
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN = [(page, command) for page in PAGES for command in in_page(page)]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder as a reader has it: the configs, the files that the pages ask for, and a run's config."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    for page in PAGES:
+        for name, text in files_in_page(page).items():
+            (folder / name).write_text(text, encoding="utf-8")
+    run = folder / "runs/version_0"
+    run.mkdir(parents=True)
+    parser = options.parser_of("fit")
+    stack = [f"--config={ROOT}/configs/{name}.yaml" for name in ("base", "pair-physics-chemistry", "size-demo")]
+    parser.save(parser.parse_args(stack), run / "config.yaml", skip_none=False)
+    return folder
+
+
+@pytest.mark.parametrize(("page", "command"), SHOWN, ids=[f"{p.stem}: {' '.join(c)}" for p, c in SHOWN])
+def test_a_command_that_a_page_shows_is_accepted(page, command, desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    assert command[0] in cli.COMMANDS
+    options.parser_of(command[0]).parse_args(command[1:])
+
+
+def test_the_pages_show_commands():
+    assert {page.stem for page, _ in SHOWN} >= {"README", "tutorial", "results", "recipes"}
 
 
 # ---- links out of the documentation
