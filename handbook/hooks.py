@@ -14,7 +14,7 @@ from handbook import linked, maths, options
 ROOT = Path(__file__).parents[1]
 OPTIONS = "options.md"
 SHIM = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
-"""By which the theme's offline plugin has pages search where there is no server: the one thing it does not bring along."""
+"""By which the theme's offline plugin searches where there is no server: the one thing it does not bring along."""
 
 _pages: dict[str, str] = {}  # path in the repository -> page on the site
 

@@ -9,6 +9,7 @@ import re
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 from unittest import mock
 
@@ -72,6 +73,7 @@ class _Caught(BaseException):
         self.parser = parser
 
 
+@cache
 def parser_of(command: str) -> ArgumentParser:
     """The parser of a command's options, taken from it as it begins to parse."""
 
@@ -83,6 +85,10 @@ def parser_of(command: str) -> ArgumentParser:
             cli.main([command])
         except _Caught as caught:
             parser = caught.parser
+        else:
+            raise RuntimeError(
+                f"opcod {command} parsed no options: have it do so by jsonargparse, before anything else"
+            )
     inner = parser._subcommands_action
     return inner._name_parser_map[command] if inner else parser
 
