@@ -69,27 +69,31 @@ class Option:
 class _Caught(BaseException):
     """Carries a command's parser out of it; no `Exception`, which the command line would explain."""
 
-    def __init__(self, parser: ArgumentParser) -> None:
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
         self.parser = parser
 
 
 @cache
-def parser_of(command: str) -> ArgumentParser:
+def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser of a command's options, taken from it as it begins to parse."""
+    parse = argparse.ArgumentParser.parse_args
 
-    def catch(parser: ArgumentParser, *_: Any, **__: Any) -> None:
+    def catch(parser: argparse.ArgumentParser, *arguments: Any, **settings: Any) -> Any:
+        if parser.prog == "opcod" and type(parser) is argparse.ArgumentParser:  # it only picks the command
+            return parse(parser, *arguments, **settings)
         raise _Caught(parser)
 
-    with mock.patch.object(ArgumentParser, "parse_args", catch):
+    with (
+        mock.patch.object(argparse.ArgumentParser, "parse_args", catch),
+        mock.patch.object(ArgumentParser, "parse_args", catch),
+    ):
         try:
             cli.main([command])
         except _Caught as caught:
             parser = caught.parser
         else:
-            raise RuntimeError(
-                f"opcod {command} parsed no options: have it do so by jsonargparse, before anything else"
-            )
-    inner = parser._subcommands_action
+            raise RuntimeError(f"opcod {command} parsed no options: have it do so before anything else")
+    inner = parser._subcommands_action if isinstance(parser, ArgumentParser) else None
     return inner._name_parser_map[command] if inner else parser
 
 
@@ -133,9 +137,9 @@ def _commands() -> Iterator[str]:
         elif name == "solve":
             yield f"All options of {_link('opcod specialise')} that are about the student and the questions."
             options = [o for o in options if o.key not in of_a_specialist]
-        elif "model" in _keys(options):
+        elif name == RUN:
             yield f"`--model` names the method: {', '.join(_link(m.__name__) for m in commands.METHODS)}."
-        hidden = ("model", "print_config")
+        hidden = ("model", "print_config") if name == RUN else ("print_config",)
         yield from ("", *_listed([o for o in options if o.key not in hidden and not o.key.startswith("trainer")]))
 
 
@@ -178,7 +182,7 @@ def _heading(described: type, more: str = "", *, level: int = 2) -> Iterator[str
     yield from (f"{'#' * level} {described.__name__}", "", _text(text), more, "")
 
 
-def _options(parser: ArgumentParser) -> list[Option]:
+def _options(parser: argparse.ArgumentParser) -> list[Option]:
     return [
         Option(
             action.dest,
