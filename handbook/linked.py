@@ -60,7 +60,7 @@ def page_of(target: str, root: Path) -> str:
     if path.is_dir():
         return f"# {target}\n\n" + "\n".join(_entries(path, "" if target.startswith("docs/") else ".md"))
     text = path.read_text(encoding="utf-8")
-    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=2) + 1)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"# {target}\n\n{fence}{_LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n{fence}\n"
 
 

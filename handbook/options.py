@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
@@ -186,7 +186,7 @@ def _options(parser: argparse.ArgumentParser) -> list[Option]:
     return [
         Option(
             action.dest,
-            _kind(_annotation(action)),
+            _either(action.choices) if action.choices else _kind(_annotation(action)),
             "" if action.default in (None, argparse.SUPPRESS) else _plain(action.default),
             _text(action.help),
             required=bool(action.required),
@@ -215,7 +215,7 @@ def _kind(annotation: Any) -> str:
     if annotation in (None, inspect.Parameter.empty):
         return ""
     if origin is Literal:
-        return " or ".join(f"`{value}`" for value in inner)
+        return _either(inner)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_kind(i) for i in inner))
     if origin is dict:
@@ -232,6 +232,10 @@ def _kind(annotation: Any) -> str:
     if annotation is Student:
         return _link(name)
     return f"`{name}`" + (" with its keys" if is_dataclass(annotation) else "")
+
+
+def _either(values: Iterable[Any]) -> str:
+    return " or ".join(f"`{value}`" for value in values)
 
 
 def _plain(value: Any) -> str:

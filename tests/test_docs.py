@@ -45,7 +45,8 @@ def test_the_site_builds_strictly_with_all_its_pages(site):
     for page in ("index", "tutorial", "concepts", "options", "recipes", "troubleshooting", "design", "citation"):
         assert (site / f"{page}.html").is_file()
     assert (site / "results/reproduce-tiny/index.html").is_file(), "folders that are linked to have pages"
-    assert (site / "files/configs/base.yaml.html").is_file(), "and so have files outside docs/"
+    config = (site / "files/configs/base.yaml.html").read_text(encoding="utf-8")
+    assert config.count("<h1") == 1, "and so have files outside docs/, as code"
 
 
 def test_no_page_loads_anything_from_elsewhere(site):
@@ -230,3 +231,5 @@ def test_links_beyond_the_documentation_lead_to_pages_of_their_own():
 def test_a_file_with_fences_of_its_own_is_shown_whole(tmp_path):
     (tmp_path / "a.md").write_text("```sh\nls\n```\n", encoding="utf-8")
     assert linked.page_of("a.md", tmp_path).count("````") == 2
+    (tmp_path / "b.yaml").write_text("# with `code` in it\na: 1\n", encoding="utf-8")
+    assert linked.page_of("b.yaml", tmp_path) == "# b.yaml\n\n```yaml\n# with `code` in it\na: 1\n```\n"
