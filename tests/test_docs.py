@@ -185,17 +185,17 @@ SHOWN = [(page, command) for page in PAGES for command in in_page(page)]
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """A folder as a reader has it: the configs, the files that the pages ask for, and a run's config."""
+    """A folder as a reader has it: the configs, the files that the pages ask for, and the configs of runs."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
     for page in PAGES:
         for name, text in files_in_page(page).items():
             (folder / name).write_text(text, encoding="utf-8")
-    run = folder / "runs/version_0"
-    run.mkdir(parents=True)
     parser = options.parser_of("fit")
     stack = [f"--config={ROOT}/configs/{name}.yaml" for name in ("base", "pair-physics-chemistry", "size-demo")]
-    parser.save(parser.parse_args(stack), run / "config.yaml", skip_unset=False)
+    for run in ("version_0", "version_1"):
+        (folder / "runs" / run).mkdir(parents=True)
+        parser.save(parser.parse_args(stack), folder / "runs" / run / "config.yaml", skip_unset=False)
     return folder
 
 
