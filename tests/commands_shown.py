@@ -19,9 +19,19 @@ def in_config(path: Path) -> list[list[str]]:
 
 def in_readme() -> list[list[str]]:
     """The commands in the README's shell blocks, without `opcod` itself."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    return in_page(ROOT / "README.md")
+
+
+def in_page(path: Path) -> list[list[str]]:
+    """The commands in a page's shell blocks, without `opcod` itself."""
+    blocks = re.findall(r"```sh\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("opcod ")]
+
+
+def files_in_page(path: Path) -> dict[str, str]:
+    """The files that a page asks its reader to save: name -> text."""
+    return dict(re.findall(r"```\w+ title=\"([^\"]+)\"\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL))
 
 
 def in_makefile() -> list[list[str]]:
