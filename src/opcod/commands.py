@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 
 from opcod import comparison, grid, plan
@@ -132,12 +132,13 @@ class CoDistil(Command):
     Args:
         arguments: What follows `opcod`.
         run: Without, there is no subcommand among the arguments: only build `model`, `datamodule` and `trainer`.
+        saved: Write the config to the run's folder.
         **parser: Settings of the parser.
     """
 
     model_seed = "model.init_args.seed"
 
-    def __init__(self, arguments: Sequence[str], *, run: bool = True, **parser: Any) -> None:
+    def __init__(self, arguments: Sequence[str], *, run: bool = True, saved: bool = True, **parser: Any) -> None:
         usages = {name: {"usage": f"opcod {name} [-c CONFIG ...] [options]"} for name in self.subcommands()}
         super().__init__(
             Students,
@@ -145,6 +146,7 @@ class CoDistil(Command):
             args=list(arguments),
             run=run,
             subclass_mode_model=True,
+            save_config_callback=SaveConfigCallback if saved else None,
             trainer_defaults={**DEFAULTS, "max_epochs": 2, "logger": _logger("")},
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "opcod", "exit_on_error": False, **(usages if run else {}), **parser},
@@ -226,6 +228,7 @@ class Evaluate(CoDistil):
         super().__init__(
             arguments,
             run=False,
+            saved=False,
             prog="opcod evaluate",
             usage="opcod evaluate MODEL [MODEL ...] -c CONFIG [-c CONFIG ...] [--output FILE] [options]",
             description="Score any checkpoints, adapters or models on the test questions, side by side.",
@@ -238,8 +241,6 @@ class Evaluate(CoDistil):
         parser.set_defaults(
             {
                 "model": {"class_path": METHODS[0].__name__, "init_args": nobody},
-                "trainer.callbacks": _callbacks("CleanStop", "RoundProgress"),
-                "trainer.logger": False,
             }
         )
         help = (
@@ -250,6 +251,12 @@ class Evaluate(CoDistil):
         add_questions(parser)
         help = "JSON file of all figures, and of every question's share of right responses."
         parser.add_argument("--output", type=str | None, default=None, help=help)
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Of a run's own config; not read here.")
+
+    def before_instantiate_classes(self) -> None:
+        """A run's config may have been given for its questions; this is no run."""
+        self.config.trainer.logger = False
+        self.config.trainer.callbacks = [Namespace(c) for c in _callbacks("CleanStop", "RoundProgress")]
 
 
 def evaluate(arguments: Sequence[str]) -> None:
