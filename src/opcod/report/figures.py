@@ -105,7 +105,8 @@ def trajectories(rounds: pd.DataFrame) -> Figure:
     scored = rounds.join(split).dropna(subset=["student"])
     methods, students = list(scored["method"].unique()), list(scored["student"].unique())
     first, second = list(scored["domain"].unique())[:2]
-    figure, axes = _subplots(1, len(students), squeeze=False, figsize=(3.6 * len(students), 3.4))
+    size = (3.6 * len(students), 3.4)
+    figure, axes = _subplots(1, len(students), squeeze=False, sharex=True, sharey=True, figsize=size)
     for axis, student in zip(axes[0], students, strict=True):
         for place, method in enumerate(methods):
             here = scored[(scored["student"] == student) & (scored["method"] == method)]
