@@ -32,7 +32,7 @@ demo: $(READY) ## co-distil a materials scientist and a physicist, in minutes on
 		-c configs/demo-families.yaml
 
 test: lint types ## lint, types and the quick tests; no network, no GPU
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY) ## the long tests: the default model, the README's commands
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,12 @@ def in_page(path: Path) -> list[list[str]]:
     """The commands in a page's shell blocks, without `opcod` itself."""
     blocks = re.findall(r"```sh\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("opcod ")]
+    return [_alone(line) for line in lines if line.startswith("opcod ")]
+
+
+def _alone(line: str) -> list[str]:
+    """What follows `opcod`, up to where a comment, another command or a file begins."""
+    return list(takewhile(lambda word: word not in ("&&", ">", "|"), shlex.split(line, comments=True)))[1:]
 
 
 def files_in_page(path: Path) -> dict[str, str]:

@@ -15,6 +15,16 @@ from opcod.callbacks import CleanStop, RoundCheckpoint
 from test_codistillation import assert_same, final_state, fit, module_of
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """Those of a program in a terminal, whatever runs the tests; put back afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Press(L.Callback):
     """Sends the process a signal while the given step is computed, or within a validation of the run."""
 
@@ -41,13 +51,8 @@ class Press(L.Callback):
 
 def stopped(module, folder, press, **settings):
     """Run until it is stopped; returns the status."""
-    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(SystemExit) as stop:
         fit(module, folder, CleanStop(), RoundCheckpoint(), press, **settings)
-
-    for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
-        signal.signal(number, handler)
-
     return stop.value.code
 
 
@@ -63,6 +68,22 @@ def test_a_step_ends_and_is_saved_and_the_run_goes_on_as_if_nothing_had_been(tin
     resumed = fit(module_of(tiny_folder), tmp_path, RoundCheckpoint(), rounds=2, ckpt_path=last)
     whole = fit(module_of(tiny_folder), tmp_path / "whole", rounds=2)
     assert_same(final_state(resumed), final_state(whole))
+
+
+def test_between_two_steps_the_next_one_is_made_and_saved(tiny_folder, tmp_path):
+    class Between(Press):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            if batch_idx == self.step:
+                self.send()
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            pass
+
+    press = Between(0)
+    assert stopped(module_of(tiny_folder), tmp_path, press) == 130
+    assert press.ended[-1] <= 1
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_a_second_time_stops_at_once(tiny_folder, tmp_path):

@@ -203,7 +203,7 @@ def desk(tmp_path_factory):
 def test_a_command_that_a_page_shows_is_accepted(page, command, desk, monkeypatch):
     monkeypatch.chdir(desk)
     assert command[0] in cli.COMMANDS
-    options.parser_of(command[0]).parse_args(command[1:])
+    options.parser_of(command[0]).parse_args(commands.with_questions(command[1:]))
 
 
 def test_the_pages_show_commands():

@@ -1,5 +1,8 @@
 """Each figure from the CSV files of the runs that are published with the code."""
 
+import subprocess
+import sys
+
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -44,6 +47,15 @@ def test_the_same_runs_give_the_same_picture(drawn, tmp_path):
     for path in tmp_path.glob("*.svg"):
         assert path.read_bytes() == (folder / path.name).read_bytes()
     assert not plt.get_fignums(), "a figure was left open"
+
+
+def test_drawing_leaves_a_notebooks_backend_alone():
+    code = (
+        "import matplotlib; matplotlib.use('svg'); import opcod.report.figures; "
+        "print(matplotlib.get_backend(auto_select=False))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["svg"]
 
 
 def test_one_command_makes_figures_and_tables(tmp_path, capsys):

@@ -46,8 +46,11 @@ def test_an_issue_form_asks_something(file):
 def test_the_constraints_have_an_exact_version_of_every_dependency():
     lines = [line for line in text("constraints.txt").splitlines() if not line.startswith("#")]
     exact = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
-    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]:
+    extras = PROJECT["optional-dependencies"]
+    for line in (*PROJECT["dependencies"], *extras["dev"], *extras["docs"], *extras["math"]):
         wanted = Requirement(line)
+        if wanted.name == "opcod":  # an extra of its own
+            continue
         assert wanted.specifier.contains(exact[canonicalize_name(wanted.name)], prereleases=True), line
     assert len(exact) == len(lines)
 

@@ -158,7 +158,7 @@ def test_solve_asks_each_question_both_ways_and_goes_on_where_it_stopped(tiny_fo
         "--data.source.train=3",
         "--data.other_lessons=0",
         "--trainer.accelerator=cpu",
-        "--trainer.enable_progress_bar=false",
+        "--quiet",
         f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}",
         f"--output={tmp_path / 'new' / 'solved.jsonl'}",
     ]

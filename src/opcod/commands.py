@@ -166,11 +166,7 @@ class CoDistil(Command):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Take the questions of a file in place of the source's, where one is named."""
-        named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        named.add_argument("--questions")
-        file = named.parse_known_args(args)[0].questions
-        source = [] if file is None else ["--data.source=QuestionFile", f"--data.source.file={file}"]
-        super().parse_arguments(parser, [*args, *source])
+        super().parse_arguments(parser, with_questions(args))
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **settings: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **settings)
@@ -213,6 +209,15 @@ def diagnose(arguments: Sequence[str]) -> None:
     command.trainer.validate(
         command.model, command.datamodule, ckpt_path=command.config.ckpt_path, weights_only=True, verbose=False
     )
+
+
+def with_questions(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the source that `--questions` among them stands for."""
+    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    named.add_argument("--questions")
+    file = named.parse_known_args(arguments)[0].questions
+    source = [] if file is None else ["--data.source=QuestionFile", f"--data.source.file={file}"]
+    return [*arguments, *source]
 
 
 def add_questions(parser: LightningArgumentParser) -> None:

@@ -37,7 +37,7 @@ class CleanStop(Callback):
         self.command = command
         self.asked: int | None = None
         self._active = False
-        self._learning = ""
+        self._learning = ""  # what there is to end: from a first step on there is always something to save
         self._before: dict[int, Any] = {}
         self._trainer: L.Trainer | None = None
 
@@ -59,11 +59,8 @@ class CleanStop(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After a round's last step comes its validation, without whose scores it cannot be gone on with."""
-        self._learning = "validation" if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch else ""
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The scores are there."""
-        self._learning = ""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._learning = "validation"
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """All that is learned is saved."""

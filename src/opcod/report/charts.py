@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -56,7 +55,6 @@ def _drawn(make: Callable[[Sequence[Run]], Figure | None], runs: Sequence[Run], 
             return None
         file = io.BytesIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        plt.close(figure)
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -68,15 +65,20 @@ def _save(figure: Figure, path: Path) -> list[Path]:
     files = [path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")]
     figure.savefig(files[0], metadata={"Date": None})
     figure.savefig(files[1], dpi=150)
-    plt.close(figure)
     return files
+
+
+def _subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **settings: Any) -> tuple[Figure, Any]:
+    """As pyplot's, which would have a say in where the caller's own pictures go."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **settings)
 
 
 def gains(scores: pd.DataFrame) -> Figure:
     """Every student's score on every domain, before and after, method by method; small dots are single seeds."""
     methods = list(scores["method"].unique())
     columns = list(scores.groupby(["student", "domain"], sort=False).groups)
-    figure, axes = plt.subplots(
+    figure, axes = _subplots(
         1, len(columns), sharex=True, sharey=True, squeeze=False, figsize=(2.6 * len(columns), 0.8 + 0.4 * len(methods))
     )
     for axis, (student, domain) in zip(axes[0], columns, strict=True):
@@ -103,7 +105,8 @@ def trajectories(rounds: pd.DataFrame) -> Figure:
     scored = rounds.join(split).dropna(subset=["student"])
     methods, students = list(scored["method"].unique()), list(scored["student"].unique())
     first, second = list(scored["domain"].unique())[:2]
-    figure, axes = plt.subplots(1, len(students), squeeze=False, figsize=(3.6 * len(students), 3.4))
+    size = (3.6 * len(students), 3.4)
+    figure, axes = _subplots(1, len(students), squeeze=False, sharex=True, sharey=True, figsize=size)
     for axis, student in zip(axes[0], students, strict=True):
         for place, method in enumerate(methods):
             here = scored[(scored["student"] == student) & (scored["method"] == method)]
@@ -125,7 +128,7 @@ def gate_gaps(rounds: pd.DataFrame, taus: Iterable[float]) -> Figure | None:
     gaps = rounds.join(split).dropna(subset=["student"])
     if gaps.empty:
         return None
-    figure, axis = plt.subplots(figsize=(6.0, 2.8))
+    figure, axis = _subplots(figsize=(6.0, 2.8))
     ways = gaps.groupby(["method", "student"], sort=False)
     alone = gaps["method"].nunique() == 1
     for ((method, student), here), colour in zip(ways, cycle(COLOURS), strict=False):
@@ -170,7 +173,7 @@ def broken(rates: pd.DataFrame) -> Figure:
     """Break and rescue rate by difficulty, with cognizant and with incognizant tutors; all runs and ends together."""
     here = rates[rates["domain"] == "all"]
     difficulties = list(here["difficulty"].unique())
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.0))
+    figure, axes = _subplots(1, 2, figsize=(8.4, 3.0))
     for axis, (name, of) in zip(axes, (("break", "right"), ("rescue", "wrong")), strict=True):
         for place, (cognizant, colour) in enumerate(zip((True, False), COLOURS, strict=False)):
             rows = here[here["cognizant"] == cognizant].assign(turned=lambda r, n=name, o=of: r[n].fillna(0) * r[o])
@@ -198,7 +201,7 @@ def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     dots = pd.DataFrame(
         {"gap": 100 * (at_start["as_teacher"] - at_start["alone"]), "gain": 100 * (ends["final"] - ends["initial"])}
     ).dropna()
-    figure, axis = plt.subplots(figsize=(6.0, 3.2))
+    figure, axis = _subplots(figsize=(6.0, 3.2))
     groups = dots.groupby(["student", "domain"], sort=False)
     for ((student, domain), here), colour in zip(groups, cycle(COLOURS), strict=False):
         axis.plot(here["gap"], here["gain"], "o", color=colour, label=f"{student} on {domain}")
@@ -212,7 +215,7 @@ def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure:
 
 def _stacked(bars: pd.DataFrame, label: str) -> Figure:
     """A horizontal bar a row, cut into its columns."""
-    figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.35 * len(bars)))
+    figure, axis = _subplots(figsize=(6.4, 0.9 + 0.35 * len(bars)))
     left = pd.Series(0.0, index=bars.index)
     for (column, values), colour in zip(bars.items(), cycle(COLOURS), strict=False):
         axis.barh(list(bars.index), values, left=left, color=colour, label=str(column))
