@@ -51,8 +51,9 @@ class CleanStop(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """A step begins, unless the run was to stop."""
-        self._stop_if_asked()
+        """A step begins, unless the run was to stop and is saved."""
+        if not any(checkpoint.due for checkpoint in _checkpoints(trainer)):
+            self._stop_if_asked()
         self._learning = "step"
 
     def on_train_batch_end(
@@ -89,9 +90,8 @@ class CleanStop(Callback):
             raise Interrupted(number)
         self.asked = number
         assert self._trainer is not None
-        for callback in self._trainer.checkpoint_callbacks:
-            if isinstance(callback, RoundCheckpoint):
-                callback.due = True
+        for checkpoint in _checkpoints(self._trainer):
+            checkpoint.due = True
         self._trainer.print(f"Stopping after this {self._learning}; Ctrl-C again stops at once.")
 
     def _stop_if_asked(self) -> None:
@@ -104,7 +104,7 @@ class CleanStop(Callback):
         self._active, self._trainer = False, None
 
     def _resumption(self, trainer: L.Trainer) -> str:
-        saved = [c.last for c in trainer.checkpoint_callbacks if isinstance(c, RoundCheckpoint) and c.last]
+        saved = [checkpoint.last for checkpoint in _checkpoints(trainer) if checkpoint.last]
         last = saved[0] if saved else trainer.ckpt_path
         if last is None:
             return ""
@@ -112,3 +112,7 @@ class CleanStop(Callback):
         if not config.is_file():
             return f"The last checkpoint is {last}."
         return f"To go on:\n{shlex.join([*shlex.split(self.command), '-c', str(config), '--ckpt_path', str(last)])}"
+
+
+def _checkpoints(trainer: L.Trainer) -> list[RoundCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RoundCheckpoint)]
