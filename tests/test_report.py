@@ -7,6 +7,7 @@ import pytest
 
 from opcod import cli
 from opcod.callbacks.samples import NAME as SAMPLES
+from opcod.metrics import DIFFICULTIES
 from opcod.report.page import write_report
 from opcod.report.runs import ReportError, read_run
 from report_run import exchange, write_run
@@ -97,6 +98,23 @@ def test_a_run_that_was_killed_is_shown_as_far_as_it_came(tmp_path):
     ]
     assert (len(run.exchanges), len(run.steps)) == (3, 3)
     assert "No verdict yet" in page_of(folder)
+
+
+def test_a_diagnosis_is_not_taken_for_a_run_that_was_stopped(tmp_path):
+    write_run(tmp_path / "run", ended=False)
+    for name in ("metrics.csv", "samples.jsonl"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+    shares = [f"{rate}/{bin}" for rate in ("break", "rescue") for bin in DIFFICULTIES]
+    rates = {f"{share}{end}": 0.5 for share in shares for end in ("", "/low", "/high")}
+    rates |= {f"{side}/{bin}": 4.0 for side in ("right", "wrong") for bin in DIFFICULTIES}
+    made = {"tutee": "a", "tutor": "b", "gap": 0.1, "cognizant": True, "rates": {"all": rates}, "outcomes": {}}
+    (tmp_path / "run" / "diagnosis.json").write_text(json.dumps([made]))
+    run = read_run(tmp_path / "run")
+    assert run.only_diagnosed
+    assert not any("stopped" in note for note in run.notes)
+    page = page_of(tmp_path / "run")
+    assert "A diagnosis: nobody was trained" in page
+    assert "No verdict yet" not in page
 
 
 def test_a_run_without_samples_or_settings(tmp_path):

@@ -80,6 +80,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "notes": run.notes,
         "warnings": Counter(warning.partition(": ")[2] for warning in run.warnings).most_common(),
         "steps": len(run.steps),
+        "only_diagnosed": run.only_diagnosed,
         "parts": _parts(run),
         "settings": {
             name: run.setting(name) for name in ("samples", "tutor", "anchored", "gate", "context", "matching", "base")

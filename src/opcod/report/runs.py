@@ -23,6 +23,7 @@ from opcod.records import deaths_of
 METRICS, CONFIG = "metrics.csv", "config.yaml"
 _NEEDED = ("tutee", "text", "response")  # of a row, whatever version wrote it
 _PLACE = ("round", "phase", "step")  # and of one of training
+_UNENDED = f"There is no {outcome.NAME}: the run has not ended, or it was stopped."
 
 Place = tuple[str, str]
 """Student and domain."""
@@ -57,6 +58,11 @@ class Run:
     exchanges: list[dict[str, Any]] = field(default_factory=list)
     diagnosis: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def only_diagnosed(self) -> bool:
+        """Whether nobody was trained here, and only a diagnosis was made."""
+        return bool(self.diagnosis) and not self.steps and self.outcome is None
 
     @property
     def tau(self) -> float | None:
@@ -125,6 +131,8 @@ def read_run(folder: Path) -> Run:
     run.answers = _answers(run)
     run.exchanges = list(_exchanges(run))
     run.diagnosis = _diagnosis(run)
+    if run.only_diagnosed:
+        run.notes.remove(_UNENDED)
     return run
 
 
@@ -161,7 +169,7 @@ def _outcome(run: Run) -> outcome.RunOutcome | None:
     try:
         if read is not None:
             return outcome.RunOutcome(read["questions"], _table(read["initial"]), _table(read["final"]))
-        run.notes.append(f"There is no {outcome.NAME}: the run has not ended, or it was stopped.")
+        run.notes.append(_UNENDED)
     except (KeyError, TypeError, AttributeError):
         run.notes.append(f"{outcome.NAME} is of another version: there is no verdict.")
     return None
