@@ -145,6 +145,11 @@ def test_an_adapter_that_is_none_is_refused(config, tmp_path):
         find_candidate(str(tmp_path), ["x"], BaseModel())
 
 
+def test_a_checkpoint_that_is_not_there_is_not_looked_for_on_the_hub():
+    with pytest.raises(ModelError, match=r"there is no checkpoint runs/nowhere.ckpt"):
+        find_candidate("runs/nowhere.ckpt", ["x"], BaseModel())
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     torch.save({"some": 1}, tmp_path / "x.ckpt")
     with pytest.raises(ModelError, match="no checkpoint of a co-distillation"):

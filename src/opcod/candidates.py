@@ -49,7 +49,7 @@ def find_candidate(source: str, domains: Sequence[str], base: BaseModel) -> Cand
         ModelError: If a file is no checkpoint, or an adapter's description cannot be read.
     """
     path = Path(source).expanduser()
-    if path.is_file():
+    if path.is_file() or path.suffix == ".ckpt":
         kept = read_checkpoint(path)
         of = kept.get("domains", {})  # older checkpoints name none
         students = tuple(
