@@ -243,11 +243,7 @@ class Evaluate(CoDistil):
         """Add who is scored, and where the figures go."""
         super().add_arguments_to_parser(parser)
         nobody = {"students": [{"name": "candidate", "domain": "any"}]}  # those who are named take its place
-        parser.set_defaults(
-            {
-                "model": {"class_path": METHODS[0].__name__, "init_args": nobody},
-            }
-        )
+        parser.set_defaults({"model": {"class_path": METHODS[0].__name__, "init_args": nobody}})
         help = (
             "Who is scored: a checkpoint of `opcod fit`, with all its students; an adapter, a shipped specialist's "
             "name or a folder; or a model, a hub id or a folder."
@@ -284,7 +280,6 @@ def evaluate(arguments: Sequence[str]) -> None:
         table, answers = module.tested
         ids = (q.id for batch in data.test_dataloader() for q in batch)
         evaluated.append(Evaluated(candidate.source, table, named(answers, ids)))
-        del module
     Console().print(evaluation_table(evaluated, data.scored, like.evaluation_samples))
     if command.config.output is not None:
         write_whole(Path(command.config.output), evaluation_json(evaluated, data.scored))
@@ -306,8 +301,7 @@ def chat(arguments: Sequence[str]) -> None:
     parser.set_defaults({"sampling.temperature": 0.6, "sampling.top_p": 0.95, "sampling.max_new_tokens": 512})
     given = parser.parse_args(list(arguments))
     named = parser.instantiate_classes(given)
-    base = BaseModel(**given.base.as_dict())
-    candidate = together([find_candidate(model, shipped(), base) for model in given.models])
+    candidate = together([find_candidate(model, shipped(), named.base) for model in given.models])
     module = module_of(candidate, evaluation=named.sampling, evaluation_samples=1, seed=given.seed)
     best = "cuda" if torch.cuda.is_available() else "cpu"
     module.to(torch.device(best if given.device == "auto" else given.device))

@@ -86,6 +86,17 @@ def flatten(table: Table, prefix: str) -> dict[str, float]:
     }
 
 
+def known(table: Table) -> dict[str, dict[str, dict[str, float | None]]]:
+    """A table for JSON: a figure that is not known is null."""
+    return {
+        student: {
+            domain: {name: value if math.isfinite(value) else None for name, value in figures.items()}
+            for domain, figures in domains.items()
+        }
+        for student, domains in table.items()
+    }
+
+
 def percent(value: float, error: float, sign: str = "") -> str:
     """A share in per cent with its standard error, where that is known."""
     return f"{100 * value:{sign}.1f} ± {100 * error:.1f}" if math.isfinite(error) else f"{100 * value:{sign}.1f}"

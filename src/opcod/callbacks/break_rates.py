@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from opcod.callbacks.checkpoints import run_folder, write_whole
+from opcod.callbacks.checkpoints import jsonl, run_folder, write_whole
 from opcod.callbacks.progress import tell
-from opcod.callbacks.samples import told
+from opcod.callbacks.samples import CHARACTERS, told
 from opcod.checkpoint import check_base, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
@@ -26,8 +26,6 @@ from opcod.peers import Peer
 
 NAME = "diagnosis.json"
 EXCHANGES = "diagnosis.jsonl"
-CHARACTERS = 4000
-"""Longest text that is written down."""
 
 
 class BreakRateTable(Callback):
@@ -115,15 +113,14 @@ def _interval(rates: dict[str, float], name: str) -> str:
 
 def diagnosis_json(found: Sequence[Diagnosis]) -> str:
     """All figures; what is not known is null."""
-    listed = [_plain(asdict(replace(diagnosis, turns=[]))) for diagnosis in found]
-    for row in listed:
-        del row["turns"]
+    names = [f.name for f in fields(Diagnosis) if f.name != "turns"]
+    listed = [_plain({name: getattr(diagnosis, name) for name in names}) for diagnosis in found]
     return json.dumps(listed, indent=2, allow_nan=False) + "\n"
 
 
 def exchanges_jsonl(found: Sequence[Diagnosis]) -> str:
     """A row a response that was answered again, as `SampleTable` writes them, and whether it was broken or rescued."""
-    rows = [
+    return jsonl(
         {
             "tutee": diagnosis.tutee,
             "tutor": diagnosis.tutor,
@@ -132,9 +129,7 @@ def exchanges_jsonl(found: Sequence[Diagnosis]) -> str:
         }
         for diagnosis in found
         for turn in diagnosis.turns
-    ]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return lines.encode(errors="backslashreplace").decode()  # half a surrogate pair has no code in UTF-8
+    )
 
 
 def _shown(turn: Turn) -> dict[str, str | None]:

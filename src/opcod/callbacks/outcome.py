@@ -19,7 +19,7 @@ from opcod import pareto
 from opcod.callbacks.checkpoints import run_folder, write_whole
 from opcod.callbacks.progress import tell
 from opcod.data.questions import Question
-from opcod.evaluation import Answers, Table, averages, percent
+from opcod.evaluation import Answers, Table, averages, known, percent
 
 NAME = "outcome.json"
 ANSWERS = "answers.csv"
@@ -203,16 +203,7 @@ def outcome_lines(outcome: RunOutcome) -> list[str]:
 
 def outcome_json(outcome: RunOutcome) -> str:
     """Both tables and what they amount to; a figure that is not known is null."""
-    tables = {
-        end: {
-            student: {
-                domain: {name: value if math.isfinite(value) else None for name, value in figures.items()}
-                for domain, figures in domains.items()
-            }
-            for student, domains in table.items()
-        }
-        for end, table in (("initial", outcome.initial), ("final", outcome.final))
-    }
+    tables = {"initial": known(outcome.initial), "final": known(outcome.final)}
     verdict = {"pareto": outcome.improved, "mutual": outcome.mutual}
     return json.dumps({"questions": outcome.questions, **tables, **verdict}, indent=2, allow_nan=False) + "\n"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from opcod.callbacks.checkpoints import run_folder
+from opcod.callbacks.checkpoints import append_rows, run_folder
 
 NAME = "predictions.jsonl"
 
@@ -45,10 +44,7 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Add a batch's rows."""
-        rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)
-        # A lone surrogate, which UTF-8 has no code for, becomes the escape that JSON has for it.
-        with self._path(trainer).open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(rows)
+        append_rows(self._path(trainer), prediction)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where they are."""

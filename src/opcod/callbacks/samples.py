@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from opcod.attempts import Attempt
-from opcod.callbacks.checkpoints import run_folder, whole
+from opcod.callbacks.checkpoints import append_rows, run_folder, whole
 from opcod.callbacks.progress import tell
 from opcod.chat import Chat
 from opcod.data.questions import LABELS
@@ -22,6 +22,8 @@ from opcod.feedback import Feedback
 from opcod.records import StepRecord
 
 NAME = "samples.jsonl"
+CHARACTERS = 4000
+"""Longest text that is written down."""
 Position = tuple[int, int, int]
 """Round, phase and step of the last row, each counted from 0."""
 
@@ -48,7 +50,7 @@ class SampleTable(Callback):
         printed: How many rows of each phase's first step are printed as well.
     """
 
-    def __init__(self, per_step: int = 4, characters: int = 4000, printed: int = 1) -> None:
+    def __init__(self, per_step: int = 4, characters: int = CHARACTERS, printed: int = 1) -> None:
         if per_step < 1 or characters < 1 or printed < 0:
             raise ValueError(
                 f"per_step is {per_step} and characters is {characters}: expected at least 1 each; printed is "
@@ -91,12 +93,7 @@ class SampleTable(Callback):
             if pl_module.record.batch.step == 0:
                 for row in rows[: self.printed]:
                     tell(trainer, exchange(row))
-            path = _path(trainer)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # A lone surrogate, which UTF-8 has no code for, becomes the escape that JSON has for it.
-            with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                for row in rows:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            append_rows(_path(trainer), rows)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the last rows."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from opcod.evaluation import Answers, Table, percent
+from opcod.evaluation import Answers, Table, known, percent
 from opcod.metrics import share_name
 
 
@@ -63,18 +61,5 @@ def evaluation_table(evaluated: Sequence[Evaluated], questions: str, samples: in
 
 def evaluation_json(evaluated: Sequence[Evaluated], questions: str) -> str:
     """All figures of all candidates; one that is not known is null."""
-    listed: list[dict[str, Any]] = [
-        {
-            "model": one.source,
-            "scores": {
-                student: {
-                    domain: {name: value if math.isfinite(value) else None for name, value in figures.items()}
-                    for domain, figures in domains.items()
-                }
-                for student, domains in one.table.items()
-            },
-            "right": one.right,
-        }
-        for one in evaluated
-    ]
+    listed = [{"model": one.source, "scores": known(one.table), "right": one.right} for one in evaluated]
     return json.dumps({"questions": questions, "models": listed}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
