@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
-from unittest import mock
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback
 
-from opcod import callbacks, cli, commands
+from opcod import callbacks, cli, commands, completion
 from opcod.data.sources import QuestionSource
 from opcod.students import Student, Students
 
@@ -66,35 +65,10 @@ class Option:
     positional: bool
 
 
-class _Caught(BaseException):
-    """Carries a command's parser out of it; no `Exception`, which the command line would explain."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        self.parser = parser
-
-
 @cache
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of a command's options, taken from it as it begins to parse."""
-    parse = argparse.ArgumentParser.parse_args
-
-    def catch(parser: argparse.ArgumentParser, *arguments: Any, **settings: Any) -> Any:
-        if parser.prog == "opcod" and type(parser) is argparse.ArgumentParser:  # it only picks the command
-            return parse(parser, *arguments, **settings)
-        raise _Caught(parser)
-
-    with (
-        mock.patch.object(argparse.ArgumentParser, "parse_args", catch),
-        mock.patch.object(ArgumentParser, "parse_args", catch),
-    ):
-        try:
-            cli.main([command])
-        except _Caught as caught:
-            parser = caught.parser
-        else:
-            raise RuntimeError(f"opcod {command} parsed no options: have it do so before anything else")
-    inner = parser._subcommands_action if isinstance(parser, ArgumentParser) else None
-    return inner._name_parser_map[command] if inner else parser
+def parser_of(command: str) -> ArgumentParser:
+    """The parser of a command's options, as the program itself has it."""
+    return completion.parser_of(command)
 
 
 def page() -> str:

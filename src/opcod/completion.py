@@ -42,7 +42,7 @@ def script(shell: str) -> str:
     return root.get_completion_script(f"shtab-{shell}")
 
 
-def options_of(command: str) -> ArgumentParser:
+def parser_of(command: str) -> ArgumentParser:
     """A command's own parser, which it is stopped at."""
     if command == "doctor":  # parses without jsonargparse, which it may find to be missing, and has no options
         return ArgumentParser()
@@ -50,6 +50,12 @@ def options_of(command: str) -> ArgumentParser:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             parser = action.choices[command]
+    return parser
+
+
+def options_of(command: str) -> ArgumentParser:
+    """A command's own parser with no more than what can be typed."""
+    parser = parser_of(command)
     for action in list(parser._actions):
         if any(" --> " in option for option in action.option_strings):  # two options that jsonargparse links
             parser._actions.remove(action)
