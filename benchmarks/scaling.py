@@ -2,7 +2,7 @@
 
 python -m benchmarks.scaling --samples RUN/samples.jsonl --output docs/results/performance/scaling.csv
 
-Nothing here runs on a GPU. Work is `opcod plan`'s; how unequally long responses are is measured, in the samples of a run.
+Nothing here runs on a GPU. Work is `opcod plan`'s; how unequally long responses are is measured, in a run's samples.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
 RESPONSE, FEEDBACK = 600, 200
 """Tokens that responses and feedback take on average."""
 _DRAWS = 200
+_FULL = 8
+"""Questions whose responses fill whole batches of every part."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,7 @@ def wait(lengths: Sequence[float], rows: int, gpus: int, batch: int) -> float:
     """
     rng = random.Random(0)
     batches = [min(batch, rows - start) for start in range(0, rows, batch)]
-    last = [
-        max(sum(max(rng.choices(lengths, k=size)) for size in batches) for _ in range(gpus)) for _ in range(_DRAWS)
-    ]
+    last = [max(sum(max(rng.choices(lengths, k=size)) for size in batches) for _ in range(gpus)) for _ in range(_DRAWS)]
     return fmean(last) / (len(batches) * fmean(lengths))
 
 
@@ -152,6 +152,8 @@ def rows_of(name: str, lengths: Sequence[float]) -> tuple[list[Row], int, float]
 
     @cache
     def seconds(part: str, questions: int) -> float:
+        if questions > _FULL:  # batch after batch of the same
+            return questions / _FULL * seconds(part, _FULL)
         return parts_of_step(model, peers[0], peers[1], questions)[part](at).seconds
 
     def until_last(part: str, sampling: Sampling, share: int, gpus: int) -> float:
