@@ -78,7 +78,7 @@ def test_commands_choose_who_is_asked_and_whether_the_peer_is(conversation, monk
     [
         ("/dance", "/dance is no command"),
         ("/who", "/who is no command"),
-        ("/who carl", "there is no 'carl': name ann, ben or both"),
+        ("/who carl", "there is no 'carl': name ann, ben or all"),
         ("Why? | one", "options: holds 1, expected 2 to 26"),
         ("| a | b", "question: is empty"),
         ("long " * 3000, "raise `prompt_limit`"),
@@ -124,4 +124,4 @@ def test_the_command_asks_a_model(tiny_folder, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("tiny_llama\n")
     with pytest.raises(SystemExit):
         cli.main(["chat", str(tiny_folder), "--base.quantization=none", "--student=ann", "--device=cpu"])
-    assert "there is no 'ann': name tiny_llama or both" in capsys.readouterr().err
+    assert "there is no 'ann': name tiny_llama or all" in capsys.readouterr().err
