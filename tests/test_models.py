@@ -7,12 +7,12 @@ import pytest
 import torch
 from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from opcod import models
 from opcod.models import BaseModel, ModelError, bundled_folder, compute_dtype, load_base, positions_of
 from opcod.peers import SharedBase
-from tiny import CHATML, LORA, build_folder, load_tiny, random_ids, stir
+from tiny import CHATML, LORA, build_folder, build_tokenizer, load_tiny, random_ids, stir
 
 IDS = torch.tensor([random_ids(16, seed=3)])
 
@@ -153,7 +153,7 @@ def gguf_file(tmp_path_factory):
 
     folder = build_folder(tmp_path_factory.mktemp("gguf") / "folder", config=config)
     path = folder.parent / "tiny.gguf"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = build_tokenizer()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     writer = GGUFWriter(path, "qwen2")
     writer.add_context_length(2048)
