@@ -100,14 +100,10 @@ class FixedWork(CoDistillation):
         self.chats = {name: replace(chat, ends=()) for name, chat in self.chats.items()}
 
     def on_train_epoch_start(self) -> None:
-        """A round begins, without any scores; both tutors are frozen."""
-        self.score_table = {s.name: {d: {} for d in DOMAINS} for s in self.students}
+        """A round begins, without a validation; both tutors are frozen."""
+        self.score_table = {s.name: {d: {"avg": 0.0} for d in DOMAINS} for s in self.students}
         for peer in self.peers:
             peer.copy("student", "tutor")
-
-    def spoken(self, tutor: Peer | None) -> frozenset[str]:
-        """The tutor speaks on everything, or there is none."""
-        return frozenset(DOMAINS if tutor is not None and self.gate.strategy == "always" else [])
 
     def roll_out(self, tutee: Peer, batch: StepBatch, *, samples: int, sampling: Sampling) -> list[list[Attempt]]:
         """Responses, of which every other counts as right."""

@@ -103,7 +103,7 @@ def parameters(module):
 
 
 def owner(name):
-    return next((f"{s}_{r}" for s in ("ann", "ben") for r in ROLES if f".{s}_{r}." in name), "base")
+    return next((f"{s}_{r}" for s in ("ann", "ben", "cal") for r in ROLES if f".{s}_{r}." in name), "base")
 
 
 def final_state(module):

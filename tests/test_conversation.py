@@ -41,6 +41,16 @@ def test_everyone_answers_and_is_told_what_the_peer_makes_of_it(conversation):
     assert all((r.again is None) == (r.feedback.outcome is not Outcome.MATCH) for r in replies)
 
 
+def test_of_three_the_next_one_says_what_it_makes_of_an_answer(tiny_folder):
+    base = BaseModel(str(tiny_folder), quantization="none", dtype="float32")
+    students = tuple(Student(name, "physics", base=base) for name in ("ann", "ben", "cal"))
+    module = module_of(tiny_folder, students, evaluation=Sampling(max_new_tokens=4))
+    talk = Conversation(Candidate("three", students, LORA), module)
+    talk.choose("all")
+    replies = list(talk.ask(question_of("Which is longest?")))
+    assert [(r.student, r.tutor) for r in replies] == [("ann", "ben"), ("ben", "cal"), ("cal", "ann")]
+
+
 def test_asked_again_it_draws_again(conversation):
     once, twice = (next(conversation.ask(question_of("Why?"))).response for _ in range(2))
     assert once != twice
@@ -78,7 +88,7 @@ def test_commands_choose_who_is_asked_and_whether_the_peer_is(conversation, monk
     [
         ("/dance", "/dance is no command"),
         ("/who", "/who is no command"),
-        ("/who carl", "there is no 'carl': name ann, ben or both"),
+        ("/who carl", "there is no 'carl': name ann, ben or all"),
         ("Why? | one", "options: holds 1, expected 2 to 26"),
         ("| a | b", "question: is empty"),
         ("long " * 3000, "raise `prompt_limit`"),
@@ -112,7 +122,9 @@ def test_who_can_be_asked_together():
     one = Candidate("one", (ann,), Lora(4))
     assert together([one]) is one
     assert [s.name for s in together([one, Candidate("two", (ben,), Lora(4))]).students] == ["ann", "ben"]
-    with pytest.raises(ModelError, match="two different"):
+    three = [one, Candidate("two", (ben,), Lora(4)), Candidate("three", (Student("cal", "x", "some"),), Lora(4))]
+    assert [s.name for s in together(three).students] == ["ann", "ben", "cal"]
+    with pytest.raises(ModelError, match="name different ones"):
         together([one, one])
     with pytest.raises(ModelError, match="different shapes"):
         together([one, Candidate("two", (ben,), Lora(8))])
@@ -124,4 +136,4 @@ def test_the_command_asks_a_model(tiny_folder, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("tiny_llama\n")
     with pytest.raises(SystemExit):
         cli.main(["chat", str(tiny_folder), "--base.quantization=none", "--student=ann", "--device=cpu"])
-    assert "there is no 'ann': name tiny_llama or both" in capsys.readouterr().err
+    assert "there is no 'ann': name tiny_llama or all" in capsys.readouterr().err

@@ -85,7 +85,12 @@ def test_two_bases_stand_in_memory_side_by_side(deep_folder, tiny_folder, tmp_pa
     pair = [{"name": "a", "domain": "physics"}, {"name": "b", "domain": "chemistry", "base": other}]
     run = parsed(deep_folder, tmp_path, f"--model.students={json.dumps(pair)}")
     whole = plan(run.model, run.datamodule, rounds=2, device=DEVICE)
-    assert Needs(run.model, run.datamodule, DEVICE).standing == pytest.approx(sum(whole.standing.values()))
+    needs = Needs(run.model, run.datamodule, DEVICE)
+    assert needs.standing == pytest.approx(sum(whole.standing.values()))
+    turned = parsed(deep_folder, tmp_path, f"--model.students={json.dumps(pair[::-1])}")
+    for part in needs.parts:
+        swapped = Needs(turned.model, turned.datamodule, DEVICE).memory(part, turned.model)
+        assert needs.memory(part, run.model) == pytest.approx(swapped)
 
 
 # ---- said before the run

@@ -1,14 +1,18 @@
 import importlib.util
 import json
+import re
 import shutil
 
 import pytest
 import torch
+from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Qwen2Config
 
+from opcod import models
 from opcod.models import BaseModel, ModelError, bundled_folder, compute_dtype, load_base, positions_of
 from opcod.peers import SharedBase
-from tiny import CHATML, LORA, build_folder, load_tiny, random_ids, stir
+from tiny import CHATML, LORA, build_folder, build_tokenizer, load_tiny, random_ids, stir
 
 IDS = torch.tensor([random_ids(16, seed=3)])
 
@@ -119,6 +123,94 @@ def test_a_converted_bundled_model_is_found_in_the_cache(monkeypatch, tmp_path, 
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: pytest.fail("looked for the package"))
     shutil.copytree(tiny_folder, tmp_path / "SmolLM2-135M-Instruct")
     assert bundled_folder() == tmp_path / "SmolLM2-135M-Instruct"
+
+
+# ---- GGUF files
+
+_GGUF_NAMES = {
+    "embed_tokens": "token_embd",
+    "norm": "output_norm",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+"""transformers' name of a Qwen2's part -> llama.cpp's."""
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory):
+    """A tiny Qwen2 as llama.cpp keeps it, in float32, with its chat template; and the folder it was made from."""
+
+    def config(size):
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+        return Qwen2Config(hidden_size=32, intermediate_size=64, rms_norm_eps=1e-6, **heads, **size)
+
+    folder = build_folder(tmp_path_factory.mktemp("gguf") / "folder", config=config)
+    path = folder.parent / "tiny.gguf"
+    tokenizer = build_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    writer = GGUFWriter(path, "qwen2")
+    writer.add_context_length(2048)
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokenizer))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    writer.add_token_list(vocabulary)
+    writer.add_token_types([3 if token in tokenizer.all_special_tokens else 1 for token in vocabulary])
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_pad_token_id(tokenizer.pad_token_id)
+    writer.add_chat_template(CHATML)
+    for name, weight in model.model.state_dict().items():
+        layer = re.match(r"layers\.(\d+)\.(.+)\.(weight|bias)", name)
+        part = f"blk.{layer[1]}.{_GGUF_NAMES[layer[2]]}.{layer[3]}" if layer else f"{_GGUF_NAMES[name[:-7]]}.weight"
+        writer.add_tensor(part, weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path, folder
+
+
+def test_a_gguf_file_is_converted_once_and_is_the_model_it_was_made_from(gguf_file, monkeypatch, tmp_path):
+    path, folder = gguf_file
+    monkeypatch.setenv("OPCOD_CACHE", str(tmp_path))
+    loaded, original = load_tiny(path), load_tiny(folder)
+    state = loaded.model.state_dict()
+    for name, weight in original.model.state_dict().items():
+        assert torch.equal(state[name], weight.bfloat16().float()), name
+    assert loaded.tokenizer.chat_template == CHATML
+    text = "A ball of 3 kg falls 20 m."
+    assert loaded.tokenizer(text).input_ids == original.tokenizer(text).input_ids
+    assert loaded.end_tokens == original.end_tokens
+    assert [p.name[:5] for p in tmp_path.iterdir()] == ["tiny-"]
+    monkeypatch.setattr(models, "_convert_gguf", lambda *_: pytest.fail("converted again"))
+    assert load_tiny(path).identity == loaded.identity
+    assert loaded.identity["model"] == "tiny.gguf"
+
+
+def test_a_gguf_file_that_is_missing_or_broken_is_refused(gguf_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPCOD_CACHE", str(tmp_path / "cache"))
+    refused(tmp_path / "nowhere.gguf", "there is no file .*nowhere.gguf; give a GGUF file, a model's folder")
+    whole = gguf_file[0].read_bytes()
+    for name, content in {"cut.gguf": whole[: len(whole) // 2], "text.gguf": b"This is no model."}.items():
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, rf"(?s)cannot load the base model .*{name}: .*Is the file complete\?")
+        assert not list((tmp_path / "cache").glob("*"))
 
 
 def test_the_identity_is_the_same_for_the_same_files_and_another_for_other_weights(folder, tiny_folder):

@@ -26,6 +26,17 @@ def test_improvement_is_mutual_when_both_have_it():
     assert not mutual(before, {"a": better, "b": same})
 
 
+def test_improvement_over_three_domains_and_of_three_students():
+    start = {"A": 0.5, "B": 0.4, "C": 0.3}
+    better, worse = start | {"C": 0.4}, start | {"A": 0.9, "B": 0.9, "C": 0.29}
+    assert improves(start, better)
+    assert not improves(start, worse)
+    before = {"a": start, "b": start, "c": start}
+    assert mutual(before, dict.fromkeys("abc", better))
+    assert not mutual(before, {"a": better, "b": better, "c": start})
+    assert not mutual(before, {"a": better, "b": worse, "c": better})
+
+
 def test_published_sdpo_loses_the_native_domain_and_opcod_improves_both():
     before = {"Mat": {"Mat": 65.1, "Phys": 48.1}, "Phys": {"Mat": 56.0, "Phys": 51.6}}
     sdpo = {"Mat": {"Mat": 62.2, "Phys": 52.3}, "Phys": {"Mat": 58.8, "Phys": 51.9}}

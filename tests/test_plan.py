@@ -164,6 +164,31 @@ def test_recomputed_activations_take_less_memory_and_more_work(tiny_folder):
     assert again.work.flops > kept.work.flops
 
 
+def test_over_two_bases_memory_is_of_the_larger_and_work_of_both(tiny_folder, tmp_path):
+    """Each student by itself is planned as two of its kind, so a pair of kinds is their mean."""
+    large = build_folder(tmp_path / "large", hidden=128, layers=3, intermediate=256)
+    own = {"quantization": "none", "dtype": "float32"}
+    small, big = ({"domain": "physics", "base": own | {"model": str(f)}} for f in (tiny_folder, large))
+
+    def of(*kinds):
+        students = [kind | {"name": name} for kind, name in zip(kinds, "abc", strict=False)]
+        return planned(tiny_folder, f"--model.students={json.dumps(students)}")
+
+    mixed, swapped, smalls, bigs = of(small, big), of(big, small), of(small, small), of(big, big)
+    assert mixed.memory == pytest.approx(swapped.memory)
+    assert mixed.parameters == smalls.parameters + bigs.parameters
+    for part, swap, one, other in zip(mixed.parts, swapped.parts, smalls.parts, bigs.parts, strict=True):
+        assert part.memory == swap.memory == other.memory > one.memory
+        assert part.work.flops == pytest.approx((one.work.flops + other.work.flops) / 2)
+    for part, one, other in zip(mixed.scored, smalls.scored, bigs.scored, strict=True):
+        assert part.memory == other.memory
+        assert part.work.flops == pytest.approx((one.work.flops + other.work.flops) / 2)
+    three = of(small, big, big)
+    assert (three.steps, mixed.steps) == (12, 8)
+    for part, one, other in zip(three.parts, smalls.parts, bigs.parts, strict=True):
+        assert part.work.flops == pytest.approx((one.work.flops + 2 * other.work.flops) / 3)
+
+
 def test_it_says_whether_it_fits(tiny_folder):
     assert planned(tiny_folder).fits is True
     assert planned(tiny_folder, device=replace(DEVICE, memory=1e6)).fits is False

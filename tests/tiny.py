@@ -1,12 +1,13 @@
 """Tiny real models for tests: a Llama with random weights, its own tokenizer and a ChatML template."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from opcod.data.questions import Question
 from opcod.data.science import DOMAINS, generate
@@ -18,6 +19,10 @@ START, END = "<|im_start|>", "<|im_end|>"
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ZEPHYR = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 LORA = Lora(rank=4, alpha=8)
 QUESTION = Question("q", "physics", "Which is longest?", ("1 m", "2 m", "3 m", "4 m"), "D")
@@ -32,7 +37,7 @@ def science_texts(count: int = 20) -> list[str]:
 
 
 def build_tokenizer(
-    vocab: int = 600, texts: Iterable[str] | None = None, phrases: Iterable[str] = ()
+    vocab: int = 600, texts: Iterable[str] | None = None, phrases: Iterable[str] = (), template: str = CHATML
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of at most `vocab` tokens, trained on `texts`, by default generated questions.
 
@@ -54,7 +59,7 @@ def build_tokenizer(
         eos_token=END,
         pad_token=END,
         additional_special_tokens=[START],
-        chat_template=CHATML,
+        chat_template=template,
         clean_up_tokenization_spaces=False,
     )
 
@@ -73,6 +78,8 @@ def build_folder(
     seed: int = 0,
     texts: Iterable[str] | None = None,
     phrases: Iterable[str] = (),
+    template: str = CHATML,
+    config: Callable[[dict[str, Any]], PreTrainedConfig] | None = None,
 ) -> Path:
     """Write a random Llama with its tokenizer to `folder`, as `save_pretrained` does.
 
@@ -89,25 +96,30 @@ def build_folder(
         seed: Of the weights.
         texts: What the tokenizer is trained on.
         phrases: Which are one token each.
+        template: The chat template.
+        config: Makes the config of another family, given what of it follows from the tokenizer.
     """
-    tokenizer = build_tokenizer(vocab, texts, phrases)
-    config = LlamaConfig(
+    tokenizer = build_tokenizer(vocab, texts, phrases, template)
+    given = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": context,
+        "tie_word_embeddings": True,
+        "initializer_range": spread,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    shape = LlamaConfig(
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         intermediate_size=intermediate,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=context,
-        tie_word_embeddings=True,
-        initializer_range=spread,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **given,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
+        AutoModelForCausalLM.from_config(config(given) if config else shape).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

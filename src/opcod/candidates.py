@@ -21,7 +21,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One or two students who are asked together, and where they come from.
+    """Students who are asked together, and where they come from.
 
     Args:
         source: As the user named it.
@@ -41,7 +41,7 @@ def find_candidate(source: str, domains: Sequence[str], base: BaseModel) -> Cand
 
     Args:
         source: A checkpoint of `opcod fit` (a file), an adapter (a shipped specialist's name or a folder), or a model
-            (`bundled`, a hub id or a folder).
+            (`bundled`, a hub id, a folder or a GGUF file).
         domains: Of the questions; who is no specialist of any counts as one of the first.
         base: The settings in which bases are loaded. A checkpoint has its own.
 
@@ -49,7 +49,7 @@ def find_candidate(source: str, domains: Sequence[str], base: BaseModel) -> Cand
         ModelError: If a file is no checkpoint, or an adapter's description cannot be read.
     """
     path = Path(source).expanduser()
-    if path.is_file() or path.suffix == ".ckpt":
+    if path.suffix == ".ckpt" or (path.is_file() and path.suffix != ".gguf"):
         kept = read_checkpoint(path)
         of = kept.get("domains", {})  # older checkpoints name none
         students = tuple(
@@ -82,14 +82,14 @@ def together(candidates: Sequence[Candidate]) -> Candidate:
     """Several candidates as one.
 
     Raises:
-        ModelError: If they are more than two students, or cannot be loaded into one module.
+        ModelError: If two have one name, or they cannot be loaded into one module.
     """
     if len(candidates) == 1:
         return candidates[0]
     students = tuple(student for candidate in candidates for student in candidate.students)
     names = ", ".join(candidate.source for candidate in candidates)
-    if len({s.name for s in students}) < len(students) or len(students) > 2:
-        raise ModelError(f"{names} are the students {', '.join(s.name for s in students)}: name two different ones")
+    if len({s.name for s in students}) < len(students):
+        raise ModelError(f"{names} are the students {', '.join(s.name for s in students)}: name different ones")
     if any(candidate.checkpoint for candidate in candidates):
         raise ModelError(f"{names}: a checkpoint is asked by itself; `opcod export` writes its students as adapters")
     shapes = [c.lora for c in candidates if any(s.adapter for s in c.students)]

@@ -5,6 +5,7 @@ Text of models and data enters only through here, so that nothing in it can pose
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from opcod.prompts import Message, neutralise
 
+_MARK = re.compile(r"<\|[^\s|<>]+\|>|\[/?INST\]|<</?SYS>>")
 _BYTES_OF_A_CHARACTER = 4  # at most, in UTF-8
 
 
@@ -30,9 +32,10 @@ class Chat:
 
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
-        """The spellings of all special tokens."""
+        """The spellings of all special tokens, and of the template's marks that are none, such as `<|user|>`."""
         added = {str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special}
-        return tuple(sorted(added | set(self.tokenizer.all_special_tokens)))
+        marks = set(_MARK.findall(str(self.tokenizer.chat_template)))
+        return tuple(sorted(added | marks | set(self.tokenizer.all_special_tokens)))
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids of a prompt, up to where the response begins."""

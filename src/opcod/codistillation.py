@@ -1,4 +1,4 @@
-"""CoDistillation: two peers tutor each other, On-Policy Co-Distillation (arXiv 2606.14368, Algorithm 1).
+"""CoDistillation: peers tutor each other, On-Policy Co-Distillation (arXiv 2606.14368, Algorithm 1).
 
 Only conducts: what each step computes stands in the rooms it is imported from.
 """
@@ -27,21 +27,23 @@ from opcod.tutoring import write_feedback
 
 
 class CoDistillation(Students):
-    """Two students learn both domains by tutoring each other.
+    """Students learn each other's domains by tutoring each other.
 
     The scores of the validation after a round open or close the gate of the next. With one student this is SDPO: the
     same step alone, without feedback.
 
     Args:
-        students: Two students (one for SDPO) with different names.
+        students: Two students or more (one for SDPO) with different names.
         samples: n, responses to each question of a step.
         rollout: How they are sampled.
         feedback: How the tutor's feedback is sampled.
         gate: When a tutor speaks; it goes by the students' scores.
         anchored: Ask for a concept, sanitize and anchor feedback; without, all of it is kept (ablation).
-        tutor: The tutor of both phases is frozen at the `round_start` (Algorithm 1); or `latest` freezes it at
-            the start of each phase (the paper's appendix); or it stays as it was at the `start` of the run, which makes
-            each phase one-way distillation (baseline).
+        tutor: The tutors of all phases are frozen at the `round_start` (Algorithm 1); or `latest` freezes them at
+            the start of each phase (the paper's appendix); or they stay as they were at the `start` of the run, which
+            makes each phase one-way distillation (baseline).
+        tutored_by: Of more than one peer that may tutor, the `nearest` does, the one with the smallest gap; or `all`
+            in turn, a step each, the nearest first.
         context: What the self-teacher is shown.
         matching: The loss between student and self-teacher.
         **training: What `Students` takes.
@@ -56,6 +58,7 @@ class CoDistillation(Students):
         gate: Gate = Gate(),
         anchored: bool = True,
         tutor: Literal["round_start", "latest", "start"] = "round_start",
+        tutored_by: Literal["nearest", "all"] = "nearest",
         context: ContextSettings = ContextSettings(),
         matching: Matching = Matching(),
         **training: Any,
@@ -68,35 +71,36 @@ class CoDistillation(Students):
         self.gate = gate
         self.anchored = anchored
         self.tutor = tutor
+        self.tutored_by = tutored_by
         self.context = context
         self.matching = matching
         self.outcomes = nn.ModuleDict({s.name: FeedbackOutcomes() for s in students})
 
     def on_train_epoch_start(self) -> None:
-        """A round begins: its scores are known, and both tutors are frozen."""
+        """A round begins: its scores are known, and all tutors are frozen."""
         super().on_train_epoch_start()
         if self.tutor != "start":  # peers are created, and restored, with their tutors
             for peer in self.peers:
                 peer.copy("student", "tutor")
 
-    def _tutor_of(self, tutee: Peer, batch: StepBatch) -> Peer | None:
-        """The peer of the tutee, as tutor of this phase."""
-        tutor = next((peer for peer in self.peers if peer is not tutee), None)
-        if batch.step == 0 and tutor is not None and self.tutor == "latest":
-            tutor.copy("student", "tutor")
-        return tutor
-
-    def spoken(self, tutor: Peer | None) -> frozenset[str]:
-        """The domains on whose questions the tutor gives feedback this round."""
-        if tutor is None or (scores := self.scores) is None:
-            return frozenset()
-        return self.gate.decide(scores)[tutor.name]
+    def _tutor_of(self, tutee: Peer, batch: StepBatch) -> tuple[Peer | None, frozenset[str]]:
+        """The tutor of a step, none of a student alone, and the domains on whose questions it gives feedback."""
+        peers = {peer.name: peer for peer in self.peers if peer is not tutee}
+        if batch.step == 0 and self.tutor == "latest":
+            for peer in peers.values():
+                peer.copy("student", "tutor")
+        if not peers:
+            return None, frozenset()
+        assert self.scores is not None
+        ranked = self.gate.tutors(tutee.name, self.scores)
+        may = [name for name, domains in ranked.items() if domains] or list(ranked)[:1]
+        name = may[batch.step % len(may) if self.tutored_by == "all" else 0]
+        return peers[name], ranked[name]
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """One step: rollout, grade, feedback, context, match, update."""
         tutee = self.tutee(batch)
-        tutor = self._tutor_of(tutee, batch)
-        spoken = self.spoken(tutor)
+        tutor, spoken = self._tutor_of(tutee, batch)
         clock = Clock()
         with clock.of("rollout"):
             groups = self.roll_out(tutee, batch, samples=self.samples, sampling=self.rollout)

@@ -290,9 +290,9 @@ def chat(arguments: Sequence[str]) -> None:
     """Parse the arguments of `opcod chat` and run it."""
     purpose = "Ask students questions in the terminal, and hear what their peer says to the answers."
     parser = ArgumentParser(prog="opcod chat", description=purpose, exit_on_error=False)
-    help = "A checkpoint of `opcod fit`; or one or two adapters or models, by name or folder."
+    help = "A checkpoint of `opcod fit`; or adapters or models, by name, folder or GGUF file."
     parser.add_argument("models", type=str, nargs="+", help=help)
-    parser.add_argument("--student", type=str, default="both", help="Who is asked; the other still gives feedback.")
+    parser.add_argument("--student", type=str, default="all", help="Who is asked; the others still give feedback.")
     parser.add_argument("--no_feedback", action="store_true", help="Do not ask the peer.")
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="Of all that is sampled.")
     parser.add_argument("--device", type=str, default="auto", help="Where to: `auto`, `cpu`, `cuda`, `cuda:1`.")

@@ -21,7 +21,7 @@ from opcod.prompts import student_messages, teacher_messages
 from opcod.tutoring import write_feedback
 
 HELP = """A question on one line; for multiple choice give the options behind it: What is heaviest? | iron | gold
-/who NAME   ask this student alone, or `both`
+/who NAME   ask this student alone, or `all`
 /feedback   with or without the peer's feedback
 /quit       or Ctrl-D"""
 
@@ -50,7 +50,7 @@ class Reply:
 
 
 class Conversation:
-    """Two students, or one, who are asked questions.
+    """Students who are asked questions; what each answers, the next of them gives feedback on.
 
     Args:
         candidate: Who.
@@ -72,21 +72,22 @@ class Conversation:
             yield self._reply(peer, question)
 
     def choose(self, name: str) -> None:
-        """Ask one student from now on, or `both`.
+        """Ask one student from now on, or `all`.
 
         Raises:
             CommandError: If there is no such student.
         """
         names = [peer.name for peer in self.module.peers]
-        if name not in [*names, "both"]:
-            raise CommandError(f"there is no {name!r}: name {', '.join(names)} or both")
-        self.asked = [peer for peer in self.module.peers if name in (peer.name, "both")]
+        if name not in [*names, "all"]:
+            raise CommandError(f"there is no {name!r}: name {', '.join(names)} or all")
+        self.asked = [peer for peer in self.module.peers if name in (peer.name, "all")]
 
     def _reply(self, peer: Peer, question: Question) -> Reply:
         answered = self._attempt(peer, question)
-        tutor = next((p for p in self.module.peers if p is not peer), None)
-        if tutor is None or not self.feedback:
+        if not self.feedback:
             return Reply(peer.name, answered.text)
+        peers = self.module.peers
+        tutor = peers[(peers.index(peer) + 1) % len(peers)]
         (feedback,) = write_feedback(
             tutor,
             peer,

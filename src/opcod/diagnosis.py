@@ -14,7 +14,7 @@ from opcod.codistillation import CoDistillation
 from opcod.contexts import earliest_right
 from opcod.data.questions import Question
 from opcod.feedback import Feedback
-from opcod.gate import cognizance_gaps
+from opcod.gate import Gate, cognizance_gaps
 from opcod.grading import grade
 from opcod.metrics import BreakRate, FeedbackOutcomes
 from opcod.peers import Peer
@@ -98,7 +98,8 @@ def teacher_gaps(
     """Student -> domain -> what is shown -> the teacher gap.
 
     Every student answers; its peer, whatever the gate says, gives feedback; then the student answers once more
-    for each response as its own self-teacher. s is the earliest right response among the others, as in training.
+    for each response as its own self-teacher. s is the earliest right response among the others, as in training. Of
+    several peers the one with the smallest gap, by these answers, gives the feedback.
 
     Args:
         module: With its peers set up.
@@ -106,13 +107,15 @@ def teacher_gaps(
         samples: Responses a question, at least 2 for there to be an s.
     """
     domains = sorted({q.domain for q in questions})
+    peers = {peer.name: peer for peer in module.peers}
+    answered = {name: module.sampled(p, questions, "teacher gap", samples=samples) for name, p in peers.items()}
+    scores = {name: _accuracies(groups, domains) for name, groups in answered.items()}
     gaps = {}
-    for index, peer in enumerate(module.peers):
-        tutor = module.peers[1 - index] if len(module.peers) == 2 else None
-        groups = module.sampled(peer, questions, "teacher gap", samples=samples)
+    for peer in module.peers:
+        tutor = next((peers[name] for name in Gate("always").tutors(peer.name, scores)), None)
         key = (module.seed, "teacher gap feedback")
-        feedbacks = module.give_feedback(peer, tutor, groups, frozenset(domains), key)
-        cases = _cases(groups, feedbacks)
+        feedbacks = module.give_feedback(peer, tutor, answered[peer.name], frozenset(domains), key)
+        cases = _cases(answered[peer.name], feedbacks)
         gaps[peer.name] = {
             domain: {
                 shown: _gap(module, peer, shown, [c for c in cases if c.attempt.question.domain == domain])
@@ -170,7 +173,7 @@ class Diagnosis:
     Args:
         tutee: Who answers, and answers again as its own self-teacher.
         tutor: Who gives the feedback, whatever the gate says.
-        gap: The tutor's cognizance gap to the tutee, on the same questions.
+        gap: The tutor's cognizance gap, on the same questions.
         cognizant: Whether the gate would let it speak.
         rates: Domain, or `all` -> the figures of `BreakRate`.
         outcomes: The figures of `FeedbackOutcomes`.
@@ -191,27 +194,37 @@ SAMPLES = 8
 
 
 def diagnose(module: CoDistillation, questions: Sequence[Question]) -> list[Diagnosis]:
-    """Both directions of a pair: its students answer, their peers' frozen tutors give feedback, they answer again.
+    """Every direction between two students: one answers, the other's frozen tutor gives feedback, it answers again.
 
     Only responses whose feedback was kept are answered again, shown s, where there is one, and f.
 
     Args:
-        module: With two peers set up, their `tutor` adapters being the tutors in question.
+        module: With two peers or more set up, their `tutor` adapters being the tutors in question.
         questions: Held-out questions of the training distribution.
 
     Raises:
-        ValueError: If there is no pair.
+        ValueError: If a student is alone.
     """
-    if len(module.peers) != 2:
+    if len(module.peers) < 2:
         raise ValueError("break and rescue rates need a tutor: give two students")
-    return [_diagnosis(module, tutee, tutor, questions) for tutee, tutor in permutations(module.peers)]
-
-
-def _diagnosis(module: CoDistillation, tutee: Peer, tutor: Peer, questions: Sequence[Question]) -> Diagnosis:
     domains = sorted({q.domain for q in questions})
-    groups = module.sampled(tutee, questions, "diagnosis", samples=SAMPLES)
-    tutored = module.sampled(tutor, questions, "diagnosis", samples=SAMPLES, role="tutor")
-    gap = cognizance_gaps({"tutee": _accuracies(groups, domains), "tutor": _accuracies(tutored, domains)})["tutor"]
+    answered = {p.name: module.sampled(p, questions, "diagnosis", samples=SAMPLES) for p in module.peers}
+    tutors = {
+        p.name: _accuracies(module.sampled(p, questions, "diagnosis", samples=SAMPLES, role="tutor"), domains)
+        for p in module.peers
+    }
+    found = []
+    for tutee, tutor in permutations(module.peers, 2):
+        groups = answered[tutee.name]
+        gap = cognizance_gaps(tutors | {tutee.name: _accuracies(groups, domains)})[tutor.name]
+        found.append(_diagnosis(module, tutee, tutor, groups, gap))
+    return found
+
+
+def _diagnosis(
+    module: CoDistillation, tutee: Peer, tutor: Peer, groups: Sequence[Sequence[Attempt]], gap: float
+) -> Diagnosis:
+    domains = sorted({group[0].question.domain for group in groups})
     key = (module.seed, "diagnosis feedback")
     feedbacks = module.give_feedback(tutee, tutor, groups, frozenset(domains), key)
     outcomes = FeedbackOutcomes()

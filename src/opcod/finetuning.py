@@ -1,4 +1,4 @@
-"""FineTuning: the baseline that goes on with supervised learning, on the worked solutions of both domains."""
+"""FineTuning: the baseline that goes on with supervised learning, on the worked solutions of all domains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FineTuning(Students):
     """Every student by itself learns the worked solutions of a step's questions.
 
     Args:
-        students: One or two students with different names; they do not meet.
+        students: With different names; they do not meet.
         micro_batch_tokens: Most tokens, padding included, in one forward and backward pass.
         **training: What `Students` takes.
     """

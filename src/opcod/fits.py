@@ -92,19 +92,20 @@ class Needs:
         deepest = max(self._layers)
         self._peers = {d: simulated_peers(model, device, d) for d in sorted({min(d, deepest) for d in DEPTHS})}
         self.standing = device.before + sum(self._standing(base) for base in dict.fromkeys(self._bases))
-        self.parts = [*parts_of_step(model, *_ends(next(iter(self._peers.values()))), data.batch_size), "scoring"]
+        self._firsts = [self._bases.index(base) for base in dict.fromkeys(self._bases)]
+        self.parts = [*parts_of_step(model, next(iter(self._peers.values()))[0], data.batch_size), "scoring"]
 
     def memory(self, part: str, model: Students) -> float:
         """Bytes at the peak of a part, with those that are there all the time, by the settings of `model`."""
         at = self._at(model)
 
-        def peak(peers: list[Peer]) -> float:
-            tutee, tutor = _ends(peers)
+        def peak(peer: Peer) -> float:
             if part == "scoring":
-                return scoring(model, tutee, self.data.evaluation_batch_size, at, at)[0]
-            return parts_of_step(model, tutee, tutor, self.data.batch_size)[part](at).peak
+                return scoring(model, peer, self.data.evaluation_batch_size, at, at)[0]
+            return parts_of_step(model, peer, self.data.batch_size)[part](at).peak
 
-        return self.standing + self.device.gaps * self._whole(-1 if part == "feedback" else 0, peak)
+        peaks = [self._whole(first, lambda peers, i=first: peak(peers[i])) for first in self._firsts]  # type: ignore[misc]
+        return self.standing + self.device.gaps * max(peaks)
 
     def excesses(self, room: float) -> Iterator[Excess]:
         """The parts that take more than so many bytes; where even one sequence at a time would, its length counts."""
@@ -175,11 +176,6 @@ class Needs:
         few, more = min(found), max(found)
         slope = (found[more] - found[few]) / (more - few) if more > few else 0.0
         return found[more] + slope * (layers - more)
-
-
-def _ends(peers: list[Peer]) -> tuple[Peer, Peer]:
-    """Tutee and tutor."""
-    return peers[0], peers[-1]
 
 
 def largest(below: int, needed: float, of: Callable[[int], float], room: float, *, slack: float) -> int:

@@ -1,6 +1,6 @@
 """When feedback is given: cognizance (section 1, When feedback is given).
 
-A student that is far behind its peer in some domain gives feedback that breaks what the peer has right; so
+A student that is far behind its peers in some domain gives feedback that breaks what they have right; so
 before every round the gate says who may tutor.
 """
 
@@ -25,8 +25,9 @@ class Gate:
     Args:
         strategy: `cognizance`, the method's: a student tutors iff its gap is at most `tau`. For ablation,
             `always` and `never` ignore the scores, and with `domain-selective` an incognizant student still
-            tutors questions of a domain in which its score is above its peer's.
-        tau: The largest gap of a cognizant student.
+            tutors questions of a domain in which its score is above that of each of its peers.
+        tau: The largest gap of a cognizant student. A gap is a sum over the domains, so with more than the paper's
+            two the same `tau` asks for more.
 
     Raises:
         ValueError: If the strategy is unknown or `tau` is not a finite number of at least 0.
@@ -59,6 +60,23 @@ class Gate:
         """
         gaps = cognizance_gaps(scores)
         return {student: self._domains(student, gaps[student], scores) for student in scores}
+
+    def tutors(self, tutee: str, scores: Scores) -> dict[str, frozenset[str]]:
+        """The tutee's peers, and the domains on whose questions each may tutor this round.
+
+        Those that may tutor come first, and of these the ones with smaller gaps; of equal gaps those that stand first
+        in `scores`.
+
+        Args:
+            tutee: Who learns.
+            scores: The students' validation scores, see `cognizance_gaps`.
+
+        Raises:
+            ValueError: See `cognizance_gaps`.
+        """
+        gaps, decided = cognizance_gaps(scores), self.decide(scores)
+        ranks = {student: (not decided[student], round(gap / _TOLERANCE)) for student, gap in gaps.items()}
+        return {peer: decided[peer] for peer in sorted(scores, key=ranks.__getitem__) if peer != tutee}
 
     def _domains(self, student: str, gap: float, scores: Scores) -> frozenset[str]:
         everything: frozenset[str] = frozenset(scores[student])

@@ -48,7 +48,7 @@ class Grpo(Students):
     """Every student by itself learns to give the responses that were better than its others to the same question.
 
     Args:
-        students: One or two students with different names; they do not meet.
+        students: With different names; they do not meet.
         samples: n, responses to each question of a step; the group.
         rollout: How they are sampled.
         policy_gradient: The loss.

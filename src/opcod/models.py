@@ -1,4 +1,4 @@
-"""Find and load a base model: a hub id, a folder, or the bundled default; its quantisation and its tokenizer.
+"""Find and load a base model: a hub id, a folder, a GGUF file or the bundled default; its quantisation and tokenizer.
 
 Knows nothing about adapters or the method.
 """
@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +51,7 @@ class BaseModel:
 
     Args:
         model: `bundled` (SmolLM2-135M-Instruct, nothing to download), a hub id such as `Qwen/Qwen3-8B`,
-            or a folder that `save_pretrained` wrote.
+            a folder that `save_pretrained` wrote, or a `.gguf` file.
         revision: A hub model's branch, tag or commit.
         quantization: `nf4` quantises the linear layers to 4 bits with double quantisation
             (bitsandbytes, on CPU and CUDA); `none` keeps them in `dtype`.
@@ -142,16 +142,24 @@ def bundled_folder() -> Path:
         ModelError: If the package that carries the model is not installed.
     """
     folder = bundled_target()
-    if (folder / "config.json").is_file():
+    return folder if _is_model(folder) else _converted(bundled_source() / _BUNDLED_FILE, folder)
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _converted(file: Path, folder: Path) -> Path:
+    """The folder that a GGUF file is converted into, unless it is there already."""
+    if _is_model(folder):
         return folder
-    source, cache = bundled_source(), folder.parent
-    cache.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{BUNDLED_NAME}-", dir=cache))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _convert_gguf(source, _BUNDLED_FILE, scratch)
+        _convert_gguf(file, scratch)
         scratch.rename(folder)
     except OSError as error:
-        if not (folder / "config.json").is_file():  # unless another process has just made it
+        if not _is_model(folder):  # unless another process has just made it
             raise ModelError(f"cannot write the model's cache folder {folder}: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -160,7 +168,11 @@ def bundled_folder() -> Path:
 
 def bundled_target() -> Path:
     """Where the bundled default model is kept once it is converted."""
-    return Path(os.environ.get("OPCOD_CACHE", Path.home() / ".cache" / "opcod")) / BUNDLED_NAME
+    return _cache() / BUNDLED_NAME
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("OPCOD_CACHE", Path.home() / ".cache" / "opcod"))
 
 
 def bundled_source() -> Path:
@@ -179,19 +191,19 @@ def bundled_source() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _convert_gguf(folder: Path, file: str, target: Path) -> None:
-    """Write the model in `folder/file` to `target` as bfloat16 safetensors with tokenizer and template."""
+def _convert_gguf(file: Path, target: Path) -> None:
+    """Write the model in `file` to `target` as bfloat16 safetensors with tokenizer and template."""
     # transformers from 5.20 or so keeps GGUF weights packed unless it is told to dequantise them
     import transformers
 
     gguf_config = getattr(transformers, "GgufConfig", None)
     options = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32, **options)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16, **options)
         if getattr(model.config, "quantization_config", None) is not None:
             del model.config.quantization_config
-        model.bfloat16().save_pretrained(target)
-        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
+        model.save_pretrained(target)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(target)
 
 
 def _locate(base: BaseModel) -> str:
@@ -199,8 +211,15 @@ def _locate(base: BaseModel) -> str:
     if base.model == BUNDLED:
         return str(bundled_folder())
     folder = Path(base.model).expanduser()
+    if folder.suffix == ".gguf":
+        if not folder.is_file():
+            raise ModelError(
+                f"there is no file {folder}; give a GGUF file, a model's folder, a hub id, or `{BUNDLED}`."
+            )
+        with _explained(base):
+            return str(_converted(folder, _cache() / f"{folder.stem}-{_hash_files([folder])}"))
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not _is_model(folder):
             raise ModelError(
                 f"the folder {folder} is no model: it has no config.json. Expected what `save_pretrained` or "
                 "`hf download` writes: config.json, *.safetensors and the tokenizer's files."
@@ -278,8 +297,9 @@ def _explained(base: BaseModel) -> Iterator[None]:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         where = f"{base.model}" + (f" at revision {base.revision}" if base.revision else "")
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if base.model == BUNDLED or Path(base.model).expanduser().is_dir():
-            remedy = "Is the folder complete? Fetch or write it again."
+        path = Path(base.model).expanduser()
+        if base.model == BUNDLED or path.exists():
+            remedy = f"Is the {'file' if path.is_file() else 'folder'} complete? Fetch or write it again."
         else:
             revision = f" --revision {base.revision}" if base.revision else ""
             remedy = (
@@ -309,14 +329,14 @@ def _identity(base: BaseModel, source: str, model: PreTrainedModel) -> dict[str,
     name = BUNDLED_NAME if base.model == BUNDLED else base.model.rstrip("/").rsplit("/", 1)[-1]
     commit = getattr(model.config, "_commit_hash", None)
     folder = Path(source)
-    files = _hash_files(folder) if folder.is_dir() else str(commit)
+    files = _hash_files(sorted(folder.glob("*.safetensors"))) if folder.is_dir() else str(commit)
     return {"model": name, "revision": base.revision or "", "quantization": base.quantization, "files": files}
 
 
-def _hash_files(folder: Path) -> str:
-    """A hash of a model folder: of each weight file its size and its first and last mebibyte."""
+def _hash_files(paths: Iterable[Path]) -> str:
+    """A hash of a model's weights: of each file its name, its size and its first and last mebibyte."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in paths:
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())
         with path.open("rb") as file:

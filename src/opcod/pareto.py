@@ -1,4 +1,4 @@
-"""Dominance over the domains: did a student improve, and did both."""
+"""Dominance over the domains, however many: did a student improve, and did all of them."""
 
 from __future__ import annotations
 

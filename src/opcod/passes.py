@@ -56,22 +56,22 @@ def untutored(lengths: Lengths) -> Lengths:
     return replace(lengths, feedback=0)
 
 
-def parts_of_step(model: Students, tutee: Peer, tutor: Peer, questions: int) -> dict[str, Work]:
-    """The parts of a step: its name -> its work at given lengths."""
+def parts_of_step(model: Students, peer: Peer, questions: int) -> dict[str, Work]:
+    """The parts of a step: its name -> its work at given lengths, for a peer as tutee, and for feedback as tutor."""
     if isinstance(model, FineTuning):
-        return {"imitate": lambda lengths: _imitated(model, tutee, questions, lengths)}
+        return {"imitate": lambda lengths: _imitated(model, peer, questions, lengths)}
     assert isinstance(model, CoDistillation | Grpo)
     rows = questions * model.samples
     parts: dict[str, Work] = {
         "rollout": lambda at: _sampled(
-            tutee, "student", model.rollout, rows, at.response, prompt=at.prompt, same=model.samples
+            peer, "student", model.rollout, rows, at.response, prompt=at.prompt, same=model.samples
         )
     }
     if isinstance(model, Grpo):
-        return parts | {"reinforce": lambda at: _reinforced(model, tutee, questions, at)}
+        return parts | {"reinforce": lambda at: _reinforced(model, peer, questions, at)}
     return parts | {
         "feedback": lambda at: _sampled(
-            tutor,
+            peer,
             "tutor",
             model.feedback,
             rows,
@@ -80,7 +80,7 @@ def parts_of_step(model: Students, tutee: Peer, tutor: Peer, questions: int) -> 
             shared=at.tutoring,
             group=model.samples,
         ),
-        "match": lambda at: _matched(model, tutee, questions, at),
+        "match": lambda at: _matched(model, peer, questions, at),
     }
 
 

@@ -7,6 +7,7 @@ numbers. Memory is planned at the limits of all lengths, work at what responses 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -47,7 +48,7 @@ class Part:
     Args:
         name: Of what it does.
         memory: Bytes of tensors at its peak, beside what is there all the time.
-        work: Of one step in which the tutor speaks, or of one scoring of all students.
+        work: Of one step in which the tutor speaks, on average over the students; or of one scoring of all of them.
         silent: The same where it does not.
     """
 
@@ -68,7 +69,7 @@ class Plan:
         steps: Of all students together.
         scorings: Of the validation questions, and of the test questions.
         parameters: Of the bases.
-        trained: Parameters of each student's adapter.
+        trained: Parameters of the largest student's adapter.
         standing: What is in memory all the time -> bytes.
         parts: Of a step, the tutor's feedback included.
         scored: One scoring of the validation questions, and one of the test questions.
@@ -137,43 +138,65 @@ def plan(
         response=min(response or limits.response, limits.response),
         feedback=min(feedback or limits.feedback, limits.feedback),
     )
-    planned = Plan(device, limits, expected, 2 * data.steps * rounds, (rounds + 1, 2), notes=notes)
+    planned = Plan(device, limits, expected, model.phases * data.steps * rounds, (rounds + 1, 2), notes=notes)
     peers = simulated_peers(model, device)
     planned.standing = {"libraries" if device.kind == "cpu" else "context": device.before, **standing(peers)}
     planned.parameters = sum(base.parameter_count for base in _bases(peers))
-    planned.trained = sum(p.numel() for p in peers[0].parameters())
-    tutee, tutor = peers[0], peers[-1]
-    for name, pass_by in parts_of_step(model, tutee, tutor, data.batch_size).items():
+    planned.trained = max(sum(p.numel() for p in peer.parameters()) for peer in peers)
+    students = Counter(peer.base for peer in peers)
+    of_base = [next(peer for peer in peers if peer.base is base) for base in students]
+    shares = [count / len(peers) for count in students.values()]
+    steps = [_parts(model, peer, data.batch_size, limits, expected) for peer in of_base]
+    planned.parts = [_together(parts, shares) for parts in zip(*steps, strict=True)]
+    scored = [scoring(model, peer, data.evaluation_batch_size, limits, expected) for peer in of_base]
+    for name in ("validation", data.scored):
+        asked = len(getattr(data.splits, name))
+        parts = [Part(name, memory, question, question) for memory, question in scored]
+        planned.scored.append(_together(parts, [asked * count for count in students.values()]))
+    return planned
+
+
+def _parts(model: Students, peer: Peer, questions: int, limits: Lengths, expected: Lengths) -> list[Part]:
+    """The parts of a step as a peer does them."""
+    parts = []
+    for name, pass_by in parts_of_step(model, peer, questions).items():
         of = cache(pass_by)  # the limits may be what is expected
         whole, work = of(limits), of(expected)
         quiet, silent = (whole, work) if name == "rollout" else (of(untutored(limits)), of(untutored(expected)))
-        planned.parts.append(Part(name, max(whole.peak, quiet.peak), work, silent))
-    memory, question = scoring(model, tutee, data.evaluation_batch_size, limits, expected)
-    for name in ("validation", data.scored):
-        work = question.times(len(getattr(data.splits, name)) * len(peers))
-        planned.scored.append(Part(name, memory, work, work))
-    return planned
+        parts.append(Part(name, max(whole.peak, quiet.peak), work, silent))
+    return parts
+
+
+def _together(parts: Sequence[Part], times: Sequence[float]) -> Part:
+    """The same part over several bases, by each so many times: the largest memory, and all the work."""
+    work = add(p.work.times(n) for p, n in zip(parts, times, strict=True))
+    silent = add(p.silent.times(n) for p, n in zip(parts, times, strict=True))
+    return Part(parts[0].name, max(p.memory for p in parts), work, silent)
 
 
 def read_lengths(model: Students, questions: Sequence[Question], batch: int) -> tuple[Lengths, list[str]]:
     """The lengths at their limits; prompts are as long as the longest of a step on average, as batches are padded.
 
+    Of several tokenizers the one that takes most tokens for a text counts.
+
     Returns:
         The lengths, and what was assumed.
     """
     notes = []
-    try:
-        tokenizer = load_tokenizer(model.base)
-    except ModelError:
-        tokenizer = load_tokenizer(BaseModel())
-        notes.append(f"The tokenizer of {model.base.model} was not found: tokens are counted by the bundled model's.")
-    chat = Chat(tokenizer, (0,))
+    chats = []
+    for base in dict.fromkeys(s.base or model.base for s in model.students):
+        try:
+            tokenizer = load_tokenizer(base)
+        except ModelError:
+            tokenizer = load_tokenizer(BaseModel())
+            notes.append(f"The tokenizer of {base.model} was not found: tokens are counted by the bundled model's.")
+        chats.append(Chat(tokenizer, (0,)))
     read = list(questions[:: max(len(questions) // _READ, 1)])[:_READ]
-    solved = [len(chat.response(q.solution)) for q in read if q.solution is not None]
+    solved = [max(len(chat.response(q.solution)) for chat in chats) for q in read if q.solution is not None]
     domain = model.students[0].domain
 
     def longest(prompt: Callable[[Question], list[dict[str, str]]]) -> int:
-        lengths = [len(chat.prompt(prompt(q))) for q in read]
+        lengths = [max(len(chat.prompt(prompt(q))) for chat in chats) for q in read]
         steps = [max(lengths[i : i + batch]) for i in range(0, len(lengths), batch)]
         return min(math.ceil(sum(steps) / len(steps)), model.prompt_limit)
 

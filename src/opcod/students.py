@@ -39,7 +39,7 @@ class Student:
         name: An identifier, e.g. `physicist`; metrics and exports carry it.
         domain: The domain it is stronger in.
         adapter: Its specialist's adapter: a shipped one's name or a folder; without one it is the bare base.
-        base: A base model of its own; by default the pair shares `base`.
+        base: A base model of its own; by default the students share `base`.
     """
 
     name: str
@@ -53,13 +53,14 @@ class Student:
 
 
 class Students(L.LightningModule, ABC):
-    """One or two students, trained in rounds on the questions of both domains.
+    """Students, trained in rounds on the questions of all their domains.
 
-    An epoch is a round: K training batches with the first student as tutee, K with the second, then validation.
-    `trainer.global_step` counts the updates of both students; `round`, `phase` and `step` are logged by name.
+    An epoch is a round: a phase of K training batches with each student as tutee in turn, then validation; a student
+    alone has two phases. `trainer.global_step` counts the updates of all students; `round`, `phase` and `step` are
+    logged by name.
 
     Args:
-        students: Two students, or one, with different names.
+        students: Two students or more, or one, with different names.
         base: The base model they share.
         lora: Shape of their adapters.
         optimization: Of each student's adapter.
@@ -83,8 +84,8 @@ class Students(L.LightningModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if len(students) not in (1, 2) or len({s.name for s in students}) < len(students):
-            raise ValueError(f"expected two students with different names, or one, got {[s.name for s in students]}")
+        if not students or len({s.name for s in students}) < len(students):
+            raise ValueError(f"expected students with different names, got {[s.name for s in students] or 'none'}")
         check_settings(evaluation_samples=evaluation_samples)
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold adapters, not the base
@@ -105,6 +106,11 @@ class Students(L.LightningModule, ABC):
         self.scored_rounds: int | None = None
         self.tested: tuple[Table, Answers] | None = None
         self.record: StepRecord | None = None
+
+    @property
+    def phases(self) -> int:
+        """Phases of a round."""
+        return max(len(self.students), 2)
 
     @property
     def scores(self) -> Scores | None:
@@ -138,7 +144,7 @@ class Students(L.LightningModule, ABC):
         # Not `trainer.estimated_stepping_batches`: it builds the loader before a checkpoint's state can reach it, and
         # a run resumed within a round would begin that round anew.
         data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
-        steps = 2 * data.steps * (self.trainer.max_epochs or 0) // len(self.peers)
+        steps = self.phases * data.steps * (self.trainer.max_epochs or 0) // len(self.peers)
         schedulers = [self.optimization.scheduler(o, steps) for o in optimizers]
         return optimizers, schedulers
 
@@ -155,6 +161,7 @@ class Students(L.LightningModule, ABC):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, QuestionData):
             raise ValueError("students take their questions from a `QuestionData` datamodule")
+        data.phases = self.phases
         unknown = [s.domain for s in self.students if s.domain not in data.domains]
         if unknown and stage in ("fit", "validate"):
             raise ValueError(f"unknown domain {', '.join(unknown)}: the questions are of {', '.join(data.domains)}")
@@ -226,7 +233,7 @@ class Students(L.LightningModule, ABC):
         skipped = self.guards[record.tutee].skipped
         record.figures = figures_of(record, norm=norm, skipped=skipped) | record.figures | clock.figures
         self.record = record
-        batch, steps = record.batch, int(self.trainer.num_training_batches) // 2
+        batch, steps = record.batch, int(self.trainer.num_training_batches) // self.phases
         place = batch.phase * steps + batch.step
         if (place + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_now(record.figures, batch.round, place)
@@ -236,7 +243,7 @@ class Students(L.LightningModule, ABC):
         """Log figures of a step, counted from the beginning of its round.
 
         Not by `log`, which keeps what comes before a round's first step until its end, and repeats what was logged of
-        the one tutee at every step of the other.
+        one tutee at every step of the next.
         """
         for logger in self.trainer.loggers:
             logger.log_metrics(figures, step=rounds * int(self.trainer.num_training_batches) + place)
@@ -258,7 +265,7 @@ class Students(L.LightningModule, ABC):
         return prompt_within(self.chats[peer.name], question, student_messages(question), self.prompt_limit)
 
     def validation_step(self, batch: list[Question], batch_idx: int) -> None:
-        """Both students answer a batch of the gate's questions."""
+        """All students answer a batch of the gate's questions."""
         self._answer(batch, self.board, "evaluation")
 
     def on_validation_epoch_end(self) -> None:
@@ -277,7 +284,7 @@ class Students(L.LightningModule, ABC):
             self.log_dict(flatten(table, "validation"), batch_size=1)
 
     def test_step(self, batch: list[Question], batch_idx: int) -> None:
-        """Both students answer a batch of test questions."""
+        """All students answer a batch of test questions."""
         self._answer(batch, self.test_board, "test")
 
     def on_test_epoch_end(self) -> None:

@@ -15,7 +15,7 @@ from opcod.gate import Gate
 
 def test_a_step_in_a_line():
     record = record_of(StepBatch(1, 0, 2, QUESTIONS))
-    assert step_line(record, rounds=3, steps=5) == (
+    assert step_line(record, rounds=3, phases=2, steps=5) == (
         "round 2/3 phase 1/2 step 3/5 · physicist learns · chemist tutors physics · right 25 % · feedback kept 100 % "
         "· 2.0 s"
     )
@@ -26,7 +26,7 @@ def test_a_steps_line_ends_in_its_throughput():
     record.figures |= {"seconds/rollout": 3.0, "seconds/match": 1.0}
     record.figures |= {"tokens_per_second/rollout": 100.0, "tokens_per_second/match": 500.0}
     spent = sum(value for name, value in record.figures.items() if name.startswith("seconds/"))
-    assert step_line(record, rounds=3, steps=5).endswith(f"· {spent:.1f} s · {800 / spent:.0f} tokens/s")
+    assert step_line(record, rounds=3, phases=2, steps=5).endswith(f"· {spent:.1f} s · {800 / spent:.0f} tokens/s")
 
 
 def test_a_duration_in_words():

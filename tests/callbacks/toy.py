@@ -68,6 +68,8 @@ class ToyData(L.LightningDataModule):
 class ToyRounds(L.LightningModule):
     """What the callbacks need of CoDistillation; `steps` and `validated` tell what was run."""
 
+    phases = 2
+
     def __init__(self, die_after=None):
         super().__init__()
         self.automatic_optimization = False

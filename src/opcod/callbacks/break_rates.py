@@ -1,4 +1,4 @@
-"""Break and rescue rates, in both directions of a pair: what `opcod diagnose` measures, prints and writes."""
+"""Break and rescue rates, in all directions between students: what `opcod diagnose` measures, prints and writes."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ class InRounds(Protocol):
 
     scores: Scores | None
     record: StepRecord | None
+    phases: int
 
 
 @runtime_checkable
@@ -133,7 +134,12 @@ class RoundProgress(ProgressBar):
         self.pace.end(self.pace.steps)
         steps = int(self.total_train_batches)
         if isinstance(pl_module, InRounds) and pl_module.record is not None:
-            self.step_line = step_line(pl_module.record, rounds=trainer.max_epochs, steps=steps // 2)
+            self.step_line = step_line(
+                pl_module.record,
+                rounds=trainer.max_epochs,
+                phases=pl_module.phases,
+                steps=steps // pl_module.phases,
+            )
         else:
             figures = trainer.progress_bar_metrics
             told = [f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, int | float)]
@@ -299,16 +305,17 @@ class RoundProgress(ProgressBar):
         self._live = self._bar = None
 
 
-def step_line(record: StepRecord, *, rounds: int | None, steps: int) -> str:
+def step_line(record: StepRecord, *, rounds: int | None, phases: int, steps: int) -> str:
     """One step in a line.
 
     Args:
         record: The step.
         rounds: R, rounds in all.
+        phases: Of a round.
         steps: K, steps a phase.
     """
     batch, figures, who = record.batch, record.figures, f"train/{record.tutee}"
-    place = f"round {batch.round + 1}/{rounds} phase {batch.phase + 1}/2 step {batch.step + 1}/{steps}"
+    place = f"round {batch.round + 1}/{rounds} phase {batch.phase + 1}/{phases} step {batch.step + 1}/{steps}"
     parts = [place, f"{record.tutee} learns"]
     if record.tutor:
         spoken = f"tutors {', '.join(sorted(record.spoken))}" if record.spoken else "is silent"

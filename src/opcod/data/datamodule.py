@@ -28,9 +28,9 @@ class StepBatch:
 
     Args:
         round: Counted from 0.
-        phase: 0 or 1: whose turn it is to be the tutee.
+        phase: Counted from 0 within the round: whose turn it is to be the tutee.
         step: Counted from 0 within the phase.
-        questions: Of both domains.
+        questions: Of all domains.
     """
 
     round: int
@@ -84,24 +84,28 @@ class ResumableLoader(ABC, Generic[T]):
 
 
 class StepLoader(ResumableLoader[StepBatch]):
-    """The 2K training batches of a round, each drawn from (seed, round, phase, step) alone.
+    """The training batches of a round, K a phase, each drawn from (seed, round, phase, step) alone.
 
     Args:
-        questions: The training questions of both domains.
+        questions: The training questions of all domains.
         batch_size: Questions a step.
         steps: K, steps a phase.
         seed: Of the draw.
+        phases: Of a round.
     """
 
-    def __init__(self, questions: Sequence[Question], *, batch_size: int, steps: int, seed: int) -> None:
+    def __init__(
+        self, questions: Sequence[Question], *, batch_size: int, steps: int, seed: int, phases: int = 2
+    ) -> None:
         super().__init__()
         self.questions = list(questions)
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
+        self.phases = phases
 
     def __len__(self) -> int:
-        return 2 * self.steps
+        return self.phases * self.steps
 
     def at(self, round: int, place: int) -> StepBatch:
         """The batch of a round's phase and step."""
@@ -159,12 +163,12 @@ def check_settings(**counts: int) -> None:
 
 
 class QuestionData(L.LightningDataModule):
-    """The questions of a pair of domains.
+    """The questions of some domains.
 
     Args:
         source: Where they come from.
         batch_size: Questions a step.
-        steps: K, steps a phase; a round has 2K.
+        steps: K, steps a phase; a round has a phase for each student, and two for a student alone.
         validation: Validation questions a domain, on which the gate's scores are measured. At 30 a domain the
             standard error of a gap is about as large as the threshold tau itself.
         test: Test questions a domain; all by default.
@@ -202,6 +206,7 @@ class QuestionData(L.LightningDataModule):
         self.development = development
         self.evaluation_batch_size = evaluation_batch_size
         self.seed = seed
+        self.phases = 2  # of a round; the students say how many
         self.splits: Splits | None = None
 
     @property
@@ -236,9 +241,11 @@ class QuestionData(L.LightningDataModule):
                 raise QuestionError(f"no answer to score {', '.join(keyless[:5])} by: give every question its `answer`")
 
     def train_dataloader(self) -> StepLoader:
-        """2K batches a round."""
+        """K batches a phase."""
         assert self.splits is not None
-        return StepLoader(self.splits.train, batch_size=self.batch_size, steps=self.steps, seed=self.seed)
+        return StepLoader(
+            self.splits.train, batch_size=self.batch_size, steps=self.steps, seed=self.seed, phases=self.phases
+        )
 
     def val_dataloader(self) -> DataLoader[Question]:
         """The gate's questions."""

@@ -96,7 +96,7 @@ def _broken(runs: Sequence[Run]) -> Figure | None:
 
 CHARTS: list[tuple[str, str, Callable[[Sequence[Run]], Figure | None]]] = [
     (
-        "Ways through the two domains",
+        "Ways through the domains",
         "Each student's validation scores before the first round and after each; the large dot is the end.",
         _trajectories,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import cycle
+from itertools import combinations, cycle
 from pathlib import Path
 from typing import Any
 
@@ -100,24 +100,25 @@ def gains(scores: pd.DataFrame) -> Figure:
 
 
 def trajectories(rounds: pd.DataFrame) -> Figure:
-    """Each student's way through the plane of the two domains, round by round, on validation; mean over seeds."""
+    """Each student's way through the plane of every two domains, round by round, on validation; mean over seeds."""
     split = rounds["name"].str.extract(r"^validation/(?P<student>[^/]+)/(?P<domain>[^/]+)/avg$")
     scored = rounds.join(split).dropna(subset=["student"])
     methods, students = list(scored["method"].unique()), list(scored["student"].unique())
-    first, second = list(scored["domain"].unique())[:2]
-    size = (3.6 * len(students), 3.4)
-    figure, axes = _subplots(1, len(students), squeeze=False, sharex=True, sharey=True, figsize=size)
-    for axis, student in zip(axes[0], students, strict=True):
-        for place, method in enumerate(methods):
-            here = scored[(scored["student"] == student) & (scored["method"] == method)]
-            way = 100 * here.pivot_table(index="round", columns="domain", values="value", aggfunc="mean")
-            colour = COLOURS[place % len(COLOURS)]
-            axis.plot(way[first], way[second], "-o", color=colour, markersize=4, label=method)
-            axis.plot(way[first].iloc[-1], way[second].iloc[-1], "o", color=colour, markersize=8)
-        axis.set_title(student, fontsize=9)
-        axis.set_xlabel(f"{first}, avg@k, %")
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(f"{second}, avg@k, %")
+    planes = list(combinations(scored["domain"].unique(), 2))
+    size = (3.6 * len(students), 3.4 * len(planes))
+    figure, axes = _subplots(len(planes), len(students), squeeze=False, sharex=True, sharey=True, figsize=size)
+    for row, (first, second) in zip(axes, planes, strict=True):
+        for axis, student in zip(row, students, strict=True):
+            for place, method in enumerate(methods):
+                here = scored[(scored["student"] == student) & (scored["method"] == method)]
+                way = 100 * here.pivot_table(index="round", columns="domain", values="value", aggfunc="mean")
+                colour = COLOURS[place % len(COLOURS)]
+                axis.plot(way[first], way[second], "-o", color=colour, markersize=4, label=method)
+                axis.plot(way[first].iloc[-1], way[second].iloc[-1], "o", color=colour, markersize=8)
+            axis.set_title(student, fontsize=9)
+            axis.set_xlabel(f"{first}, avg@k, %")
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel(f"{second}, avg@k, %")
     axes[0][-1].legend(fontsize=7, frameon=False)
     return figure
 

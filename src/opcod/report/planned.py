@@ -22,7 +22,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield (
         f"Memory is planned at the limits, work for prompts of {at.prompt} tokens, responses of {at.response}"
         + (f" and feedback of {at.feedback}" if at.feedback else "")
-        + f"; {plan.parameters / 1e6:,.0f} M parameters, {plan.trained / 1e6:,.2f} M trained in each student."
+        + f"; {plan.parameters / 1e6:,.0f} M parameters, {plan.trained / 1e6:,.2f} M trained in a student."
     )
     how = "as it was measured just now" if plan.device.measured else "assumed from its data sheet and not yet measured"
     yield f"Times are a roofline of every operation at the speed of {plan.device.name}, {how}."
