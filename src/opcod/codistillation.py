@@ -6,6 +6,7 @@ Only conducts: what each step computes stands in the rooms it is imported from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Literal
 
 from torch import nn
@@ -17,7 +18,7 @@ from opcod.data.datamodule import StepBatch, check_settings
 from opcod.evaluation import Table, averages
 from opcod.feedback import Feedback, Outcome, judge
 from opcod.gate import Gate, cognizance_gaps
-from opcod.matching import Matching, match
+from opcod.matching import Matching, Size, match
 from opcod.metrics import FeedbackOutcomes
 from opcod.peers import Peer
 from opcod.records import Clock, StepRecord, distillation_figures
@@ -70,7 +71,8 @@ class CoDistillation(Students):
         self.tutor = tutor
         self.context = context
         self.matching = matching
-        self.outcomes = nn.ModuleDict({s.name: FeedbackOutcomes() for s in students})
+        # Every rank counts those of all ranks, so that a checkpoint holds them whichever rank writes it.
+        self.outcomes = nn.ModuleDict({s.name: FeedbackOutcomes(sync_on_compute=False) for s in students})
 
     def on_train_epoch_start(self) -> None:
         """A round begins: its scores are known, and both tutors are frozen."""
@@ -104,7 +106,8 @@ class CoDistillation(Students):
             feedbacks = self.give_feedback(tutee, tutor, groups, spoken, key_of(batch, self.seed, "feedback"))
         with clock.of("match"):
             contexts = build_contexts(groups, feedbacks, self.chats[tutee.name], self.context)
-            matched = match(tutee, contexts, self.matching, self.manual_backward) if contexts else None
+            size = Size(*self.ranks.total(len(contexts), sum(len(c.attempt.response.tokens) for c in contexts)))
+            matched = match(tutee, contexts, self.matching, self.manual_backward, size) if size.responses else None
         with clock.of("update"):
             updated, norm = self.update(tutee, matched.loss if matched else None)
             if updated:
@@ -113,11 +116,11 @@ class CoDistillation(Students):
         clock.count("rollout", sum(len(a.response.tokens) for a in record.attempts))
         clock.count("feedback", sum(f.tokens for f in record.asked_feedbacks()))
         clock.count("match", matched.tokens if matched else 0)
-        record.figures = distillation_figures(record, matched)
         record.divergences = matched.per_token if matched else []
         if spoken:
-            self.outcomes[record.tutor].update([f.outcome for f in record.asked_feedbacks()])  # type: ignore[operator]
-        self.keep(record, clock, norm)
+            told = self.ranks.gather([f.outcome for f in record.asked_feedbacks()])
+            self.outcomes[record.tutor].update(chain.from_iterable(told))  # type: ignore[operator]
+        self.keep(record, clock, norm, distillation_figures(record, matched))
 
     def give_feedback(
         self,

@@ -199,20 +199,22 @@ def imitate(
     sequences: Sequence[Scored],
     micro_batch_tokens: int,
     backward: Callable[[Tensor], None],
+    tokens: float | None = None,
 ) -> float:
     """Accumulate the gradient of the mean negative log-likelihood over all response tokens, whatever the micro-batches.
 
     Args:
         base: The model.
         adapter: Which learns.
-        sequences: Prompts and the responses to be learned; at least one.
+        sequences: Prompts and the responses to be learned, of this rank.
         micro_batch_tokens: Most tokens, padding included, in one forward and backward pass.
         backward: Called with each micro-batch's share of the loss.
+        tokens: Of all responses of the step; by default of these.
 
     Returns:
-        The loss, in nats a token.
+        The loss, in nats a token; of more ranks this one's share of it.
     """
-    total = sum(len(s.response) for s in sequences)
+    total = sum(len(s.response) for s in sequences) if tokens is None else tokens
 
     def micro_batch(rows: list[int]) -> float:
         """Its share of the loss."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, Peer, Role, SharedBase
 from opcod.prompts import student_messages
-from opcod.records import Clock, StepRecord, figures_of, warn_if_dead
+from opcod.ranks import Ranks
+from opcod.records import Clock, Figure, StepRecord, figures_of, over_ranks, paced, warn_if_dead
 from opcod.rollout import Sampling, seed_of
 from opcod.specialists import adapter_folder
 
@@ -105,6 +106,7 @@ class Students(L.LightningModule, ABC):
         self.scored_rounds: int | None = None
         self.tested: tuple[Table, Answers] | None = None
         self.record: StepRecord | None = None
+        self.ranks = Ranks()
 
     @property
     def scores(self) -> Scores | None:
@@ -144,10 +146,7 @@ class Students(L.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check what rounds need of data and trainer."""
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"{self.trainer.world_size} processes: students are trained in one so far; set `trainer.devices` to 1"
-            )
+        self.ranks = Ranks.of(self.trainer)
         if stage == "fit" and self.trainer.check_val_every_n_epoch != 1:
             raise ValueError("rounds need a validation after each: set check_val_every_n_epoch to 1")
         if stage == "fit" and (self.trainer.max_epochs or 0) < 1:
@@ -188,12 +187,12 @@ class Students(L.LightningModule, ABC):
         """One step of the tutee's, which ends in `update` and `keep`."""
 
     def roll_out(self, tutee: Peer, batch: StepBatch, *, samples: int, sampling: Sampling) -> list[list[Attempt]]:
-        """The tutee samples responses to each question of a batch; each is graded."""
+        """The tutee samples responses to each question of this rank's share of a batch; each is graded."""
         with tutee.sampling("student"):
             return attempt(
                 tutee.base,
                 self.chats[tutee.name],
-                batch.questions,
+                self.ranks.share(batch.questions),
                 lambda question: self.student_prompt(tutee, question),
                 samples=samples,
                 sampling=sampling,
@@ -201,11 +200,12 @@ class Students(L.LightningModule, ABC):
             )
 
     def update(self, tutee: Peer, loss: float | None) -> tuple[bool, float]:
-        """Update the tutee's adapter by the gradient that lies in it.
+        """Update the tutee's adapter by the gradient that lies in it, on every rank by the sum of all.
 
         Args:
             tutee: Who learns.
-            loss: Of which it is the gradient; None where there was nothing to learn from.
+            loss: This rank's share of the loss of which it is the gradient; None where no rank had anything to learn
+                from.
 
         Returns:
             Whether it was updated, and the gradient's norm before clipping.
@@ -214,6 +214,8 @@ class Students(L.LightningModule, ABC):
         optimizer, schedule = self._optimizers()[index], self._schedulers()[index]
         updated, norm = False, 0.0
         if loss is not None:
+            self.ranks.add_gradients(tutee.parameters())
+            (loss,) = self.ranks.total(loss)
             updated, norm = self.guards[tutee.name].admits(tutee.parameters(), loss, self.optimization.clip)
             if updated:
                 optimizer.step()
@@ -221,16 +223,25 @@ class Students(L.LightningModule, ABC):
         schedule.step()
         return updated, norm
 
-    def keep(self, record: StepRecord, clock: Clock, norm: float) -> None:
-        """Keep the record of a step, log its figures, and warn where it could not teach anything."""
+    def keep(self, record: StepRecord, clock: Clock, norm: float, figures: Mapping[str, Figure]) -> None:
+        """Keep the record of a step, log its figures, and warn where it could not teach anything.
+
+        Args:
+            record: Of this rank's share of the step; it is given the figures of all of it.
+            clock: What the step took.
+            norm: The gradient's norm before clipping.
+            figures: What the method has of its own, as far as it is this rank's.
+        """
         skipped = self.guards[record.tutee].skipped
-        record.figures = figures_of(record, norm=norm, skipped=skipped) | record.figures | clock.figures
+        mine = figures_of(record, norm=norm, skipped=skipped) | figures | clock.figures
+        record.figures = paced(over_ranks(self.ranks.gather(mine)))
         self.record = record
         batch, steps = record.batch, int(self.trainer.num_training_batches) // 2
         place = batch.phase * steps + batch.step
         if (place + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_now(record.figures, batch.round, place)
-        warn_if_dead(record)
+        if self.ranks.leads:
+            warn_if_dead(record)
 
     def _log_now(self, figures: dict[str, float], rounds: int, place: int) -> None:
         """Log figures of a step, counted from the beginning of its round.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
 import lightning as L
-from torch.utils.data import DataLoader
 
 from opcod.data.lessons import Lesson, LessonMix, fiction_lessons, half_known_lessons, lessons
 from opcod.data.questions import Question, QuestionError
@@ -138,14 +138,43 @@ class LessonLoader(ResumableLoader[list[Lesson]]):
         return self.lessons[place * self.batch_size : (place + 1) * self.batch_size]
 
 
+class QuestionBatches:
+    """The questions of this process that are to be evaluated, in batches.
+
+    Every process has as many batches as the others, perhaps an empty one, and no question is in two processes;
+    Lightning's own sampler would repeat some to fill up.
+
+    Args:
+        questions: Of all processes.
+        batch_size: Questions a batch.
+        rank: Which process this is.
+        size: How many they are.
+    """
+
+    def __init__(self, questions: Sequence[Question], batch_size: int, *, rank: int = 0, size: int = 1) -> None:
+        self.questions = list(questions[rank::size])
+        self.batch_size = batch_size
+        self.count = math.ceil(len(questions) / (size * batch_size))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[list[Question]]:
+        for start in range(0, self.count * self.batch_size, self.batch_size):
+            yield self.questions[start : start + self.batch_size]
+
+
 def _order(size: int, key: str) -> list[int]:
     order = list(range(size))
     random.Random(key).shuffle(order)
     return order
 
 
-def _as_is(batch: list[T]) -> list[T]:
-    return batch
+def batches_of(questions: Sequence[Question], batch_size: int, trainer: L.Trainer | None) -> QuestionBatches:
+    """The questions that this process of a run evaluates."""
+    if trainer is None:
+        return QuestionBatches(questions, batch_size)
+    return QuestionBatches(questions, batch_size, rank=trainer.global_rank, size=trainer.world_size)
 
 
 def check_settings(**counts: int) -> None:
@@ -240,22 +269,22 @@ class QuestionData(L.LightningDataModule):
         assert self.splits is not None
         return StepLoader(self.splits.train, batch_size=self.batch_size, steps=self.steps, seed=self.seed)
 
-    def val_dataloader(self) -> DataLoader[Question]:
+    def val_dataloader(self) -> QuestionBatches:
         """The gate's questions."""
         assert self.splits is not None
         return self._evaluation(self.splits.validation)
 
-    def test_dataloader(self) -> DataLoader[Question]:
+    def test_dataloader(self) -> QuestionBatches:
         """The questions that are reported; or those that settings are chosen by."""
         assert self.splits is not None
         return self._evaluation(getattr(self.splits, self.scored))
 
-    def predict_dataloader(self) -> DataLoader[Question]:
+    def predict_dataloader(self) -> QuestionBatches:
         """As the test questions."""
         return self.test_dataloader()
 
-    def _evaluation(self, questions: list[Question]) -> DataLoader[Any]:
-        return DataLoader(questions, batch_size=self.evaluation_batch_size, collate_fn=_as_is)  # type: ignore[arg-type]
+    def _evaluation(self, questions: list[Question]) -> QuestionBatches:
+        return batches_of(questions, self.evaluation_batch_size, self.trainer)
 
 
 class LessonData(L.LightningDataModule):
@@ -355,14 +384,14 @@ class LessonData(L.LightningDataModule):
             wanted = with_solutions(wanted, Path(self.solutions))
         return [q for q in wanted if q.solution is None]
 
-    def predict_dataloader(self) -> DataLoader[Question]:
+    def predict_dataloader(self) -> QuestionBatches:
         """The questions that are to be solved."""
-        return DataLoader(self.unsolved, batch_size=self.batch_size, collate_fn=_as_is)  # type: ignore[arg-type]
+        return batches_of(self.unsolved, self.batch_size, self.trainer)
 
     def train_dataloader(self) -> LessonLoader:
         """The lessons, in an order of their own for the seed."""
         return LessonLoader(self.lessons, self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[Question]:
+    def val_dataloader(self) -> QuestionBatches:
         """Validation questions of all domains."""
-        return DataLoader(self.questions, batch_size=16, collate_fn=_as_is)  # type: ignore[arg-type]
+        return batches_of(self.questions, 16, self.trainer)
