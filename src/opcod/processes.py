@@ -18,7 +18,9 @@ import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch import nn
 
+from opcod.cli import TOLD
 from opcod.ranks import PATIENCE, Ranks
 
 BEAT = 1.0
@@ -27,8 +29,6 @@ SILENCE = timedelta(seconds=40)
 """After which a rank that gives no sign of life counts as dead; one whose process ended is missed at the next beat."""
 LOST = 1
 """Status of a process that ends because another one did."""
-TOLD = "rank 0 says it"
-"""Note on an error of another rank's, for it not to be said twice."""
 
 
 def started_together() -> int:
@@ -157,6 +157,10 @@ class AdapterStrategy(DDPStrategy):
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)
         self.model_to_device()
         super(DDPStrategy, self).setup(trainer)
+
+    def _setup_model(self, model: nn.Module) -> nn.Module:  # type: ignore[override]
+        """The model as it is, not wrapped."""
+        return model
 
     def on_exception(self, exception: BaseException) -> None:
         """Tell the other processes."""

@@ -142,10 +142,9 @@ def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str,
         f"{who}/context_cut": Sum(sum(c.cut for c in record.contexts)),
     }
     if matched is not None:
-        figures |= {
-            f"{who}/loss": Sum(matched.loss),
-            f"{who}/divergence": Mean(sum(float(d.double().sum()) for d in matched.per_token), matched.tokens),
-        }
+        figures[f"{who}/loss"] = Sum(matched.loss)
+        if matched.tokens:
+            figures[f"{who}/divergence"] = Mean(matched.divergence * matched.tokens, matched.tokens)
     return figures
 
 

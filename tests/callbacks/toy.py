@@ -15,6 +15,7 @@ from opcod.data.questions import Question
 from opcod.feedback import Feedback, Outcome
 from opcod.gate import Gate
 from opcod.grading import Grade
+from opcod.ranks import Ranks
 from opcod.records import StepRecord
 from opcod.rollout import Response
 
@@ -76,6 +77,7 @@ class ToyRounds(L.LightningModule):
         self.scores = self.scored_rounds = self.record = self.score_table = None
         self.steps, self.validated, self.tested = [], [], 0
         self.chats = {}
+        self.ranks = Ranks()
         self.die_after = die_after
 
     def configure_optimizers(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,9 +16,11 @@ from opcod.attempts import Attempt
 from opcod.callbacks.checkpoints import append_rows, run_folder, whole
 from opcod.callbacks.progress import tell
 from opcod.chat import Chat
+from opcod.data.datamodule import StepBatch
 from opcod.data.questions import LABELS
 from opcod.data.typography import visible
 from opcod.feedback import Feedback
+from opcod.ranks import Ranks
 from opcod.records import StepRecord
 
 NAME = "samples.jsonl"
@@ -30,10 +32,11 @@ Position = tuple[int, int, int]
 
 @runtime_checkable
 class Recording(Protocol):
-    """A module that keeps the record of its last step."""
+    """A module that keeps the record of its last step, as far as it is this rank's."""
 
     record: StepRecord | None
     chats: dict[str, Chat]
+    ranks: Ranks
 
 
 class SampleTable(Callback):
@@ -88,8 +91,9 @@ class SampleTable(Callback):
         if pl_module.record is None:
             return
         self.position = (pl_module.record.batch.round, pl_module.record.batch.phase, pl_module.record.batch.step)
+        mine = sample_rows(pl_module.record, pl_module.chats, self.per_step, self.characters)
+        rows = chosen_rows(pl_module.ranks.gather(mine), pl_module.record.batch, self.per_step)
         if trainer.is_global_zero:
-            rows = sample_rows(pl_module.record, pl_module.chats, self.per_step, self.characters)
             if pl_module.record.batch.step == 0:
                 for row in rows[: self.printed]:
                     tell(trainer, exchange(row))
@@ -105,7 +109,7 @@ class SampleTable(Callback):
 
 
 def sample_rows(record: StepRecord, chats: Mapping[str, Chat], per_step: int, characters: int) -> list[dict[str, Any]]:
-    """Rows of at most `per_step` attempts of a step; see `SampleTable`."""
+    """Rows of at most `per_step` attempts of a rank's share of a step; see `SampleTable`."""
     given = [
         (attempt, feedback)
         for group, on_group in zip(record.groups, record.feedbacks, strict=True)
@@ -113,6 +117,13 @@ def sample_rows(record: StepRecord, chats: Mapping[str, Chat], per_step: int, ch
     ]
     chosen = sorted(given, key=lambda pair: (pair[1].raw is None, pair[0].sample))[:per_step]
     return [_row(record, chats, attempt, feedback, characters) for attempt, feedback in chosen]
+
+
+def chosen_rows(rows: Sequence[Sequence[dict[str, Any]]], batch: StepBatch, per_step: int) -> list[dict[str, Any]]:
+    """Of what `sample_rows` chose on every rank, those it would choose where one process had the whole step."""
+    place = {question.id: i for i, question in reversed(list(enumerate(batch.questions)))}
+    of_all = [row for of_rank in rows for row in of_rank]
+    return sorted(of_all, key=lambda r: (r["feedback_raw"] is None, r["sample"], place[r["question"]]))[:per_step]
 
 
 def _by_token(chat: Chat, attempt: Attempt, divergence: Tensor, characters: int) -> dict[str, Any]:
