@@ -46,7 +46,7 @@ def module_of(method, folder, **settings):
     }
     sampled = {"samples": 2, "rollout": SHORT}
     own = {
-        "codistil": {**sampled, "feedback": SHORT, "anchored": False, "gate": Gate("cognizance", tau=0.4)},
+        "codistil": {**sampled, "feedback": SHORT, "anchored": False, "gate": Gate("cognizance", tau=0.6)},
         "grpo": sampled,
         "finetuning": {},
     }
@@ -116,7 +116,12 @@ def run(run, size=1):
     folder = Path(run["folder"])
     trainer = L.Trainer(
         max_epochs=run.get("rounds", 1),
-        callbacks=[watch, SampleTable(), OutcomeTable(), RoundCheckpoint(every_n_steps=run.get("every_n_steps"))],
+        callbacks=[
+            watch,
+            SampleTable(),
+            OutcomeTable(),
+            RoundCheckpoint(every_n_steps=run.get("every_n_steps"), keep=99),
+        ],
         default_root_dir=folder,
         num_sanity_val_steps=0,
         logger=False,

@@ -10,9 +10,9 @@ _WARNINGS = (
     # lightning/pytorch/loops/fit_loop.py warns of modules in eval mode when training begins. Here the base always is:
     # rollouts are sampled in that mode, and without dropout or batch norm it computes the same in both.
     r"Found \d+ module\(s\) in eval mode at the start of training",
-    # lightning/pytorch/trainer/connectors/logger_connector/result.py does not know that scores are the same on all ranks.
+    # lightning/pytorch/trainer/connectors/logger_connector/result.py asks for means over ranks of what all have.
     r"It is recommended to use `self.log\(.*sync_dist=True\)`",
-    # torchmetrics/metric.py, where a rank has no question of a domain; the others' rows are gathered before it computes.
+    # torchmetrics/metric.py, where a rank has no question of a domain; it computes by the rows of the others.
     r"The ``compute`` method of metric AnswerScores was called before the ``update``",
     # lightning/pytorch/loops/prediction_loop.py: the rows of a prediction name their question.
     r"Couldn't infer the batch indices fetched from your dataloader",
@@ -65,7 +65,7 @@ def plain_warnings() -> None:
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
         ours = Path(filename).is_relative_to(Path(__file__).parent)
-        if rank := rank_zero_only.rank:  # of the libraries' warnings one process's are enough
+        if rank := getattr(rank_zero_only, "rank", 0):  # of the libraries' warnings one process's are enough
             return f"opcod: warning (rank {rank}): {message}\n" if ours else ""
         if ours:
             return f"opcod: warning: {message}\n"

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -96,6 +96,11 @@ class StepRecord:
     def attempts(self) -> list[Attempt]:
         """All attempts, question after question."""
         return [a for group in self.groups for a in group]
+
+    def head(self) -> StepRecord:
+        """The record without what was asked, said and distilled."""
+        batch = replace(self.batch, questions=[])
+        return replace(self, batch=batch, groups=[], feedbacks=[], contexts=[], figures={}, divergences=[])
 
     def asked_feedbacks(self) -> list[Feedback]:
         """All feedback that the tutor was asked for."""

@@ -106,7 +106,9 @@ class Students(L.LightningModule, ABC):
         self.scored_rounds: int | None = None
         self.tested: tuple[Table, Answers] | None = None
         self.record: StepRecord | None = None
-        self.ranks = Ranks()
+        self.records: list[StepRecord] = []
+        self.everyone = self.ranks = Ranks()
+        self._apart = False
 
     @property
     def scores(self) -> Scores | None:
@@ -146,7 +148,7 @@ class Students(L.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check what rounds need of data and trainer."""
-        self.ranks = Ranks.of(self.trainer)
+        self.everyone = self.ranks = Ranks.of(self.trainer)
         if stage == "fit" and self.trainer.check_val_every_n_epoch != 1:
             raise ValueError("rounds need a validation after each: set check_val_every_n_epoch to 1")
         if stage == "fit" and (self.trainer.max_epochs or 0) < 1:
@@ -174,9 +176,30 @@ class Students(L.LightningModule, ABC):
             self._log_now(self.score_figures(table, self.current_epoch), self.current_epoch, 0)
 
     def on_train_batch_end(self, outputs: Any, batch: StepBatch, batch_idx: int) -> None:
-        """A step is over."""
+        """A step is over, or a round."""
+        self._apart = self.ranks.size < self.everyone.size
+        if batch_idx + 1 == self.trainer.num_training_batches:
+            self.share_students()
         if (batch_idx + 1) % _STEPS_BETWEEN_TIDYING == 0:
             give_back_freed_memory()
+
+    def share_students(self) -> None:
+        """Where ranks train different students, give all of them what each student has become."""
+        if not self._apart:
+            return
+        self._apart = False
+        for phase, peer in enumerate(self.peers):
+            optimizer, schedule = self._optimizers()[phase].optimizer, self._schedulers()[phase]
+            guard = self.guards[peer.name]
+            state = self.everyone.from_rank(
+                phase * self.ranks.size,
+                (peer.state(), optimizer.state_dict(), schedule.state_dict(), guard.skipped, guard.in_a_row),
+            )
+            if self.everyone.rank // self.ranks.size != phase:
+                adapters, optimizing, scheduling, guard.skipped, guard.in_a_row = state
+                peer.load_state(adapters)
+                optimizer.load_state_dict(optimizing)
+                schedule.load_state_dict(scheduling)
 
     def tutee(self, batch: StepBatch) -> Peer:
         """Who learns from a batch."""
@@ -226,6 +249,9 @@ class Students(L.LightningModule, ABC):
     def keep(self, record: StepRecord, clock: Clock, norm: float, figures: Mapping[str, Figure]) -> None:
         """Keep the record of a step, log its figures, and warn where it could not teach anything.
 
+        `record` has this rank's share of the step; `records` has it too, and the heads of those of other phases that
+        are gone through at the same time.
+
         Args:
             record: Of this rank's share of the step; it is given the figures of all of it.
             clock: What the step took.
@@ -233,15 +259,26 @@ class Students(L.LightningModule, ABC):
             figures: What the method has of its own, as far as it is this rank's.
         """
         skipped = self.guards[record.tutee].skipped
-        mine = figures_of(record, norm=norm, skipped=skipped) | figures | clock.figures
-        record.figures = paced(over_ranks(self.ranks.gather(mine)))
+        mine = figures_of(record, norm=norm, skipped=skipped) | dict(figures) | clock.figures
+        told = self.everyone.gather((record.head(), mine))
         self.record = record
-        batch, steps = record.batch, int(self.trainer.num_training_batches) // 2
-        place = batch.phase * steps + batch.step
-        if (place + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_now(record.figures, batch.round, place)
-        if self.ranks.leads:
-            warn_if_dead(record)
+        self.records = []
+        for phase in sorted({head.batch.phase for head, _ in told}):
+            of_phase = [(head, figures) for head, figures in told if head.batch.phase == phase]
+            kept = record if phase == record.batch.phase else of_phase[0][0]
+            kept.figures = paced(over_ranks([figures for _, figures in of_phase]))
+            self.records.append(kept)
+            place = phase * self._steps + kept.batch.step
+            if (place + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+                self._log_now(kept.figures, kept.batch.round, place)
+            if self.everyone.leads:
+                warn_if_dead(kept)
+
+    @property
+    def _steps(self) -> int:
+        """K, steps a phase."""
+        data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data.steps
 
     def _log_now(self, figures: dict[str, float], rounds: int, place: int) -> None:
         """Log figures of a step, counted from the beginning of its round.
@@ -250,7 +287,7 @@ class Students(L.LightningModule, ABC):
         the one tutee at every step of the other.
         """
         for logger in self.trainer.loggers:
-            logger.log_metrics(figures, step=rounds * int(self.trainer.num_training_batches) + place)
+            logger.log_metrics(figures, step=2 * rounds * self._steps + place)
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()

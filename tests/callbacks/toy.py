@@ -77,7 +77,7 @@ class ToyRounds(L.LightningModule):
         self.scores = self.scored_rounds = self.record = self.score_table = None
         self.steps, self.validated, self.tested = [], [], 0
         self.chats = {}
-        self.ranks = Ranks()
+        self.everyone, self.records = Ranks(), []
         self.die_after = die_after
 
     def configure_optimizers(self):
@@ -105,6 +105,7 @@ class ToyRounds(L.LightningModule):
         optimizer.zero_grad()
         self.steps.append(place)
         self.record = record_of(batch)
+        self.records = [self.record]
 
     def validation_step(self, batch, batch_idx):
         pass

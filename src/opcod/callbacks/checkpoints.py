@@ -14,6 +14,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from opcod.processes import AdapterStrategy
+from opcod.students import Students
 
 LAST = "last.ckpt"
 
@@ -75,6 +76,8 @@ class RoundCheckpoint(Checkpoint):
         folder = Path(self.folder or run_folder(trainer) / "checkpoints")
         before = self.saved
         self.saved = [*(n for n in before if n != name), name]  # the checkpoint counts itself
+        if isinstance(trainer.lightning_module, Students):
+            trainer.lightning_module.share_students()
         if trainer.is_global_zero:
             try:
                 self._write(trainer, folder, name)

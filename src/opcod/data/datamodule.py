@@ -91,21 +91,26 @@ class StepLoader(ResumableLoader[StepBatch]):
         batch_size: Questions a step.
         steps: K, steps a phase.
         seed: Of the draw.
+        phase: The only one that this process goes through, where others go through the other at the same time.
     """
 
-    def __init__(self, questions: Sequence[Question], *, batch_size: int, steps: int, seed: int) -> None:
+    def __init__(
+        self, questions: Sequence[Question], *, batch_size: int, steps: int, seed: int, phase: int | None = None
+    ) -> None:
         super().__init__()
+        self.phase = phase
         self.questions = list(questions)
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
 
     def __len__(self) -> int:
-        return 2 * self.steps
+        return 2 * self.steps if self.phase is None else self.steps
 
     def at(self, round: int, place: int) -> StepBatch:
         """The batch of a round's phase and step."""
-        return self.batch(round, *divmod(place, self.steps))
+        phase, step = divmod(place, self.steps) if self.phase is None else (self.phase, place)
+        return self.batch(round, phase, step)
 
     def batch(self, round: int, phase: int, step: int) -> StepBatch:
         """The questions of a step: each phase goes through the training questions in an order of its own."""
@@ -232,6 +237,7 @@ class QuestionData(L.LightningDataModule):
         self.evaluation_batch_size = evaluation_batch_size
         self.seed = seed
         self.splits: Splits | None = None
+        self.phase: int | None = None  # see `StepLoader`
 
     @property
     def domains(self) -> list[str]:
@@ -267,7 +273,9 @@ class QuestionData(L.LightningDataModule):
     def train_dataloader(self) -> StepLoader:
         """2K batches a round."""
         assert self.splits is not None
-        return StepLoader(self.splits.train, batch_size=self.batch_size, steps=self.steps, seed=self.seed)
+        return StepLoader(
+            self.splits.train, batch_size=self.batch_size, steps=self.steps, seed=self.seed, phase=self.phase
+        )
 
     def val_dataloader(self) -> QuestionBatches:
         """The gate's questions."""
