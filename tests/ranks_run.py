@@ -46,7 +46,7 @@ def module_of(method, folder, **settings):
     }
     sampled = {"samples": 2, "rollout": SHORT}
     own = {
-        "codistil": {**sampled, "feedback": SHORT, "anchored": False, "gate": Gate("cognizance", tau=0.6)},
+        "codistil": {**sampled, "feedback": SHORT, "anchored": False, "gate": Gate()},
         "grpo": sampled,
         "finetuning": {},
     }
@@ -62,7 +62,7 @@ def data_of(batch_size=3):
 class Samples:
     """Stands in for `sample`: keeps what was sampled, or gives again what was kept; and knows what was asked for.
 
-    A random model is never right, so of what is kept every third response is a right answer.
+    A random model is never right, so some of what is kept are right answers, ben's fewer.
     """
 
     def __init__(self, kept, answers):
@@ -75,7 +75,8 @@ class Samples:
             sampled = rollout.sample(base, requests, sampling, ends)
             chat = Chat(base.loaded.tokenizer, base.loaded.end_tokens)
             for request, response in zip(requests, sampled, strict=True):
-                right = request.key[1] != "feedback" and seed_of(request.key) % 3 == 0
+                seldom = {"ann": 2, "ben": 3}[request.key[2]] if request.key[1] != "feedback" else None
+                right = seldom is not None and seed_of(request.key) % seldom == 0
                 self.kept[request.key] = self.right(chat, request) if right else response
         return [self.kept[request.key] for request in requests]
 

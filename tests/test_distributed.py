@@ -16,7 +16,9 @@ import torch
 import yaml
 
 from commands_shown import ROOT
+from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionBatches
+from opcod.evaluation import averages
 from opcod.gate import Gate
 from opcod.models import ModelError
 from opcod.ranks import Ranks
@@ -108,10 +110,7 @@ def assert_alike(alone, ranks):
 
 def decisions(scores):
     """What the gate makes of the scores before each step."""
-    return [
-        Gate("cognizance", tau=0.6).decide({s: {d: f["avg"] for d, f in by.items()} for s, by in t.items()})
-        for t in scores
-    ]
+    return [Gate().decide(averages(table)) for table in scores]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -205,10 +204,9 @@ def assert_equal(one, other):
     ],
 )
 def test_phases_that_depend_on_each_other_are_not_run_at_the_same_time(settings, reason, tiny_folder):
-    students = settings.pop("students", 2)
+    students = module_of("codistil", tiny_folder).students
     with pytest.raises(ValueError, match=reason):
-        module = module_of("codistil", tiny_folder)
-        type(module)(module.students[:students], parallel_phases=True, **settings)
+        CoDistillation(students[: settings.pop("students", 2)], parallel_phases=True, **settings)
 
 
 def test_one_process_cannot_run_two_phases_at_the_same_time(tiny_folder, tmp_path):
@@ -355,7 +353,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_the_reason_and_another_number_g
     [other] = children(process.pid)
     began = time.monotonic()
     os.kill(other if dies else process.pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     while alive(other) and time.monotonic() - began < 60:
         time.sleep(0.2)
     assert not alive(other)
@@ -364,13 +362,13 @@ def test_a_rank_that_is_killed_ends_the_run_with_the_reason_and_another_number_g
     assert f"opcod: error: rank {dies} died" in err
     command = shlex.split(re.search(r"To go on:\n(.*)", err)[1])
     resumed = program(*command[1:], "--trainer.devices=1", "--trainer.max_epochs=2")
-    out, err = resumed.communicate(timeout=300)
+    _, err = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, err
 
 
 @pytest.mark.slow
 def test_a_rank_that_fails_ends_the_run_with_its_reason(config, tmp_path):
-    """The questions of the second process alone are too long."""
+    """The second process alone is stopped, at once."""
     process = program("fit", "-c", config, *TWO, *LONG)
     running(process, "round 1/500 phase 1/2 step 2/2")
     [other] = children(process.pid)
@@ -403,6 +401,6 @@ def test_whoever_hears_ctrl_c_all_stop_after_the_same_step_and_save(heard, confi
 @pytest.mark.slow
 def test_processes_that_torchrun_started_by_mistake_are_told(config, tmp_path):
     process = program("fit", "-c", config, torchrun=2)
-    out, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "2 processes were started, each of which would run by itself" in err

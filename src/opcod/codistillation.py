@@ -202,8 +202,8 @@ class CoDistillation(Students):
         """Restore what `on_save_checkpoint` kept; see `Students`.
 
         Raises:
-            ModelError: If it is no checkpoint of these students, or is of the middle of a round that is not gone on with
-                as it was begun.
+            ModelError: If it is no checkpoint of these students, or of the middle of a round that is to be gone on with
+                otherwise than it was begun.
         """
         super().on_load_checkpoint(checkpoint)
         if self.trainer.state.fn == "fit" and checkpoint[KEY].get("parallel_phases", False) != self.parallel_phases:

@@ -63,8 +63,8 @@ class Lifeline(threading.Thread):
             try:
                 dist.monitored_barrier(self.group, SILENCE)
                 dist.all_gather_object(states, (self._leaving, self._failure), group=self.group)
-            except (RuntimeError, ValueError) as error:
-                self._end(f"{_missing(str(error), self.ranks)} died, or was silent for {SILENCE.seconds} s")
+            except (RuntimeError, ValueError):
+                self._end(f"{self._missing()} died, or was silent for {SILENCE.seconds} s")
             failures = {rank: failure for rank, (_, failure) in enumerate(states) if failure is not None}
             if failures and self._failure is None:
                 rank = min(failures)
@@ -72,6 +72,17 @@ class Lifeline(threading.Thread):
             if failures or all(leaving for leaving, _ in states):
                 self._over.set()
             time.sleep(BEAT)
+
+    def _missing(self) -> str:
+        """Which rank is; rank 0 is told by torch, the others miss rank 0."""
+        if not self.ranks.leads:
+            return "rank 0"
+        try:
+            dist.monitored_barrier(self.group, timedelta(seconds=5 * BEAT))
+        except (RuntimeError, ValueError) as error:
+            if found := re.search(r"Rank (\d+) failed to pass monitoredBarrier", str(error)):
+                return f"rank {found[1]}"
+        return "another rank"
 
     def leave(self) -> None:
         """The run is over on this process; wait until it is on all."""
@@ -94,12 +105,6 @@ class Lifeline(threading.Thread):
             told = "\n".join(filter(None, [f"opcod: error: {reason}; the run is ended", self.to_resume]))
             print(told, file=sys.stderr, flush=True)
         os._exit(LOST)
-
-
-def _missing(error: str, ranks: Ranks) -> str:
-    """Which rank is missing, by what torch says of it."""
-    found = re.search(r"Rank (\d+) failed to pass monitoredBarrier", error)
-    return f"rank {found[1]}" if found else "another rank" if ranks.leads else "rank 0"
 
 
 class _Launcher(_SubprocessScriptLauncher):

@@ -110,7 +110,7 @@ class SampleTable(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after these rows."""
-        self.positions = [tuple(position) for position in state_dict["positions"]]
+        self.positions = [tuple(position) for position in state_dict.get("positions", [])]
 
 
 def sample_rows(record: StepRecord, chats: Mapping[str, Chat], per_step: int, characters: int) -> list[dict[str, Any]]:
