@@ -285,6 +285,8 @@ def evaluate(arguments: Sequence[str]) -> None:
         table, answers = module.tested
         ids = (q.id for q in getattr(data.splits, data.scored))
         evaluated.append(Evaluated(candidate.source, table, named(answers, ids)))
+    if not trainer.is_global_zero:
+        return
     Console().print(evaluation_table(evaluated, data.scored, like.evaluation_samples))
     if command.config.output is not None:
         write_whole(Path(command.config.output), evaluation_json(evaluated, data.scored))
@@ -476,6 +478,8 @@ def specialise(arguments: Sequence[str]) -> None:
     command = Specialise(arguments)
     model, data, trainer, config = command.model, command.datamodule, command.trainer, command.config
     trainer.fit(model, data, ckpt_path=config.ckpt_path, weights_only=True)
+    if not trainer.is_global_zero:
+        return
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
     command_line = f"opcod specialise {shlex.join(arguments)}"
     card = model_card(model, data, scores, command=command_line, commit=commit, dtype=config.dtype)

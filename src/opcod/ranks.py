@@ -62,6 +62,16 @@ class Ranks:
             )
         return Ranks()
 
+    @staticmethod
+    def refuse(trainer: L.Trainer, what: str) -> None:
+        """Say that something is done by one process alone.
+
+        Raises:
+            ValueError: If there are several.
+        """
+        if trainer.world_size > 1:
+            raise ValueError(f"{what} is done by one process: set `trainer.devices` and `trainer.num_nodes` to 1")
+
     @property
     def leads(self) -> bool:
         """Whether this is the one that writes and speaks."""
