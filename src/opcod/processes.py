@@ -95,7 +95,8 @@ class Lifeline(threading.Thread):
             self._leaving = True
             if self._over.wait(10 * BEAT):
                 return
-        self._failure = str(error).strip() or type(error).__name__
+        stopped = isinstance(error, SystemExit | KeyboardInterrupt)
+        self._failure = "it was stopped" if stopped else str(error).strip() or type(error).__name__
         self._over.wait()
         if not self.ranks.leads:
             error.add_note(TOLD)
