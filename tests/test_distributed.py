@@ -257,6 +257,17 @@ def test_shares_are_put_together_in_their_first_order():
     assert shared == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
 
 
+def test_machines_with_other_files_are_named():
+    class Told(Ranks):
+        """Of two ranks, the second of which has another model."""
+
+        def gather(self, value):
+            return [value, value | {"bases": "'another'"}]
+
+    with pytest.raises(ValueError, match=r"rank 1 has other bases than rank 0"):
+        Told(0, 2).check_alike(bases="one", questions="alike")
+
+
 def test_figures_are_of_the_whole_step():
     here = {"accuracy": Mean(1, 4), "cut": Sum(3), "seconds/match": Slowest(2.0), "round": 1.0}
     there = {"accuracy": Mean(3, 4), "cut": Sum(0), "seconds/match": Slowest(5.0), "round": 1.0}

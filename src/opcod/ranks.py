@@ -93,9 +93,18 @@ class Ranks:
         """The sums of each value over all ranks."""
         return [sum(column) for column in zip(*self.gather(values), strict=True)]
 
-    def whole(self, shared: Sequence[Sequence[T]]) -> list[T]:
-        """What `share` dealt out to the ranks, in its first order."""
-        return [shared[i % self.size][i // self.size] for i in range(sum(map(len, shared)))]
+    def check_alike(self, **values: object) -> None:
+        """See that all ranks have the same.
+
+        Raises:
+            ValueError: Names what differs, and where.
+        """
+        told = self.gather({name: repr(value) for name, value in values.items()})
+        for rank, theirs in enumerate(told):
+            if others := [name for name in values if theirs[name] != told[0][name]]:
+                raise ValueError(
+                    f"rank {rank} has other {' and '.join(others)} than rank 0: give every machine the same files"
+                )
 
     @torch.no_grad()
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:

@@ -19,6 +19,7 @@ from opcod.checkpoint import KEY, pack, unpack
 from opcod.data.datamodule import QuestionData, StepBatch, check_settings
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, ScoreBoard, Scores, Table, averages, flatten
+from opcod.exchange import check_alike, hand_over
 from opcod.memory import give_back_freed_memory
 from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
@@ -163,6 +164,12 @@ class Students(L.LightningModule, ABC):
         self.board = ScoreBoard(names, data.domains, self.evaluation_samples)
         self.test_board = ScoreBoard(names, data.domains, self.evaluation_samples)
 
+    def on_fit_start(self) -> None:
+        """See that all processes train the same students on the same questions."""
+        data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert data.splits is not None
+        check_alike(self.everyone, self.peers, data.splits)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Questions are text: nothing to transfer."""
         return batch
@@ -185,21 +192,11 @@ class Students(L.LightningModule, ABC):
 
     def share_students(self) -> None:
         """Where ranks train different students, give all of them what each student has become."""
-        if not self._apart:
-            return
-        self._apart = False
-        for phase, peer in enumerate(self.peers):
-            optimizer, schedule = self._optimizers()[phase].optimizer, self._schedulers()[phase]
-            guard = self.guards[peer.name]
-            state = self.everyone.from_rank(
-                phase * self.ranks.size,
-                (peer.state(), optimizer.state_dict(), schedule.state_dict(), guard.skipped, guard.in_a_row),
-            )
-            if self.everyone.rank // self.ranks.size != phase:
-                adapters, optimizing, scheduling, guard.skipped, guard.in_a_row = state
-                peer.load_state(adapters)
-                optimizer.load_state_dict(optimizing)
-                schedule.load_state_dict(scheduling)
+        if self._apart:
+            self._apart = False
+            optimizers = [optimizer.optimizer for optimizer in self._optimizers()]
+            guards = [self.guards[peer.name] for peer in self.peers]
+            hand_over(self.everyone, self.ranks.size, self.peers, optimizers, self._schedulers(), guards)
 
     def tutee(self, batch: StepBatch) -> Peer:
         """Who learns from a batch."""
