@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch.optim import Optimizer
 
 from opcod.data.sources import Splits
@@ -53,7 +55,7 @@ def hand_over(
     """
     for i, (peer, optimizer, schedule, guard) in enumerate(zip(peers, optimizers, schedules, guards, strict=True)):
         mine = (peer.state(), optimizer.state_dict(), schedule.state_dict(), guard.skipped, guard.in_a_row)
-        theirs = ranks.from_rank(i * share, mine)
+        theirs = ranks.from_rank(i * share, move_data_to_device(mine, torch.device("cpu")))
         if ranks.rank // share != i:
             adapters, optimizing, scheduling, guard.skipped, guard.in_a_row = theirs
             peer.load_state(adapters)
