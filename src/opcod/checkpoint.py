@@ -54,6 +54,29 @@ def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
         peer.load_state(kept["peers"][peer.name])
 
 
+def recount(checkpoint: dict[str, Any], batches: int) -> None:
+    """Let a run go on whose rounds have another number of batches, as its phases are run at the same time, or no more.
+
+    Args:
+        checkpoint: Lightning's, of the end of a round.
+        batches: Of a round, from now on.
+
+    Raises:
+        ModelError: If it is of the middle of a round.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    progress = loop["epoch_loop.batch_progress"]
+    if not progress["is_last_batch"]:
+        raise ModelError(
+            "the checkpoint is of the middle of a round, whose phases were run at the same time where now they are to "
+            "be run one after the other, or the other way round: set `model.parallel_phases` as it was, or resume from "
+            "the end of a round"
+        )
+    progress["current"] = dict.fromkeys(progress["current"], batches)
+    for loader in loop["state_dict"]["combined_loader"]:
+        loader["next"] = batches
+
+
 def check_base(name: str, theirs: Mapping[str, str], mine: Mapping[str, str]) -> None:
     """Refuse the adapters of `name` over another base model than the one they were trained over.
 

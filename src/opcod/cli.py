@@ -40,6 +40,8 @@ COMMANDS = {
 LIGHT = {"init": "opcod.starting", "doctor": "opcod.doctor", "completion": "opcod.completion"}
 """Modules of the commands that import for themselves what they need, in a `main` of their own."""
 
+TOLD = "rank 0 says it"
+"""Note on an error of one of several processes, for it not to be said twice."""
 FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 
@@ -67,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = None if with_traceback else explain(error)
         if message is None:
             raise
+        if TOLD in getattr(error, "__notes__", ()):
+            raise SystemExit(FAILURE) from None
         usage = isinstance(error, argparse.ArgumentError)
         hint = f"\n`opcod {command} --help` lists all options." if usage else ""
         print(f"opcod: error: {message}{hint}", file=sys.stderr)

@@ -11,13 +11,13 @@ from typing import Any, Literal
 from torch import nn
 
 from opcod.attempts import Attempt, Key
-from opcod.checkpoint import KEY
+from opcod.checkpoint import KEY, recount
 from opcod.contexts import ContextSettings, build_contexts
-from opcod.data.datamodule import StepBatch, check_settings
+from opcod.data.datamodule import QuestionData, StepBatch, check_settings
 from opcod.evaluation import Table, averages
 from opcod.feedback import Feedback, Outcome, judge
 from opcod.gate import Gate, cognizance_gaps
-from opcod.matching import Matching, match
+from opcod.matching import Matching, Size, match
 from opcod.metrics import FeedbackOutcomes
 from opcod.peers import Peer
 from opcod.records import Clock, StepRecord, distillation_figures
@@ -46,6 +46,8 @@ class CoDistillation(Students):
             in turn, a step each, the nearest first.
         context: What the self-teacher is shown.
         matching: The loss between student and self-teacher.
+        parallel_phases: Go through the phases of a round at the same time, each by its share of the processes; with the
+            same result, as long as tutors are frozen before the round.
         **training: What `Students` takes.
     """
 
@@ -61,6 +63,7 @@ class CoDistillation(Students):
         tutored_by: Literal["nearest", "all"] = "nearest",
         context: ContextSettings = ContextSettings(),
         matching: Matching = Matching(),
+        parallel_phases: bool = False,
         **training: Any,
     ) -> None:
         super().__init__(students, **training)
@@ -74,7 +77,30 @@ class CoDistillation(Students):
         self.tutored_by = tutored_by
         self.context = context
         self.matching = matching
-        self.outcomes = nn.ModuleDict({s.name: FeedbackOutcomes() for s in students})
+        self.parallel_phases = parallel_phases
+        if parallel_phases and (tutor == "latest" or len(students) < 2):
+            why = "tutor is latest, so that a phase waits for the one before" if len(students) > 1 else "one student"
+            raise ValueError(f"parallel_phases is true, but {why}: set it to false, or tutor to round_start")
+        # Every rank counts those of all ranks, so that a checkpoint holds them whichever rank writes it.
+        self.outcomes = nn.ModuleDict({s.name: FeedbackOutcomes(sync_on_compute=False) for s in students})
+
+    def setup(self, stage: str) -> None:
+        """Check what `Students` does, and give each phase its ranks.
+
+        Raises:
+            ValueError: If there are no equal shares of them.
+        """
+        super().setup(stage)
+        if stage != "fit" or not self.parallel_phases:
+            return
+        if self.everyone.size % len(self.students):
+            raise ValueError(
+                f"parallel_phases is true, but {self.everyone.size} processes are no equal shares for "
+                f"{len(self.students)} phases: set `trainer.devices` and `trainer.num_nodes` for an even number, or it "
+                "to false"
+            )
+        phase, self.ranks = self.everyone.split(len(self.students))
+        self.trainer.datamodule.phase = phase  # type: ignore[attr-defined]
 
     def on_train_epoch_start(self) -> None:
         """A round begins: its scores are known, and all tutors are frozen."""
@@ -108,7 +134,8 @@ class CoDistillation(Students):
             feedbacks = self.give_feedback(tutee, tutor, groups, spoken, key_of(batch, self.seed, "feedback"))
         with clock.of("match"):
             contexts = build_contexts(groups, feedbacks, self.chats[tutee.name], self.context)
-            matched = match(tutee, contexts, self.matching, self.manual_backward) if contexts else None
+            size = Size(*self.ranks.total(len(contexts), sum(len(c.attempt.response.tokens) for c in contexts)))
+            matched = match(tutee, contexts, self.matching, self.manual_backward, size) if size.responses else None
         with clock.of("update"):
             updated, norm = self.update(tutee, matched.loss if matched else None)
             if updated:
@@ -117,11 +144,11 @@ class CoDistillation(Students):
         clock.count("rollout", sum(len(a.response.tokens) for a in record.attempts))
         clock.count("feedback", sum(f.tokens for f in record.asked_feedbacks()))
         clock.count("match", matched.tokens if matched else 0)
-        record.figures = distillation_figures(record, matched)
         record.divergences = matched.per_token if matched else []
-        if spoken:
-            self.outcomes[record.tutor].update([f.outcome for f in record.asked_feedbacks()])  # type: ignore[operator]
-        self.keep(record, clock, norm)
+        for name, outcomes in self.everyone.gather((record.tutor, [f.outcome for f in record.asked_feedbacks()])):
+            if outcomes:
+                self.outcomes[name].update(outcomes)  # type: ignore[operator]
+        self.keep(record, clock, norm, distillation_figures(record, matched))
 
     def give_feedback(
         self,
@@ -172,11 +199,20 @@ class CoDistillation(Students):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what `Students` does, and the outcomes of a round that is not over."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["parallel_phases"] = self.parallel_phases
         checkpoint[KEY]["outcomes"] = {name: metric.counts.tolist() for name, metric in self._counted()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what `on_save_checkpoint` kept; see `Students`."""
+        """Restore what `on_save_checkpoint` kept; see `Students`.
+
+        Raises:
+            ModelError: If it is no checkpoint of these students, or of the middle of a round that is to be gone on with
+                otherwise than it was begun.
+        """
         super().on_load_checkpoint(checkpoint)
+        if self.trainer.state.fn == "fit" and checkpoint[KEY].get("parallel_phases", False) != self.parallel_phases:
+            data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+            recount(checkpoint, data.steps if self.parallel_phases else data.steps * len(self.peers))
         for name, counts in checkpoint[KEY].get("outcomes", {}).items():  # none in one of another method
             told = [outcome for outcome, count in zip(Outcome, counts, strict=True) for _ in range(count)]
             self.outcomes[name].update(told)  # type: ignore[operator]

@@ -34,6 +34,7 @@ from opcod.finetuning import FineTuning
 from opcod.grpo import Grpo
 from opcod.models import BaseModel, ModelError, compute_dtype, load_base
 from opcod.peers import Lora, SharedBase, State
+from opcod.processes import AdapterStrategy
 from opcod.report.evaluated import Evaluated, evaluation_json, evaluation_table, named
 from opcod.report.planned import plan_lines, plan_tables
 from opcod.report.student_card import student_card
@@ -106,7 +107,11 @@ class Command(LightningCLI):
                 logging.getLogger(name).setLevel(logging.WARNING)
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:
-        """Make the trainer, which shows no progress where it is to be quiet."""
+        """Make the trainer, whose processes exchange little, and which shows no progress where it is to be quiet."""
+        asked = self._get(self.config_init, "trainer")
+        several = asked.strategy == "auto" and (asked.devices, asked.num_nodes) != (1, 1)
+        if asked.strategy == "ddp" or several:
+            settings["strategy"] = AdapterStrategy()
         trainer = super().instantiate_trainer(**settings)
         if self._chosen("quiet") and trainer.progress_bar_callback is not None:
             trainer.progress_bar_callback.disable()
@@ -278,8 +283,10 @@ def evaluate(arguments: Sequence[str]) -> None:
         trainer.test(module, data, ckpt_path=candidate.checkpoint, weights_only=True, verbose=False)
         assert module.tested is not None
         table, answers = module.tested
-        ids = (q.id for batch in data.test_dataloader() for q in batch)
+        ids = (q.id for q in getattr(data.splits, data.scored))
         evaluated.append(Evaluated(candidate.source, table, named(answers, ids)))
+    if not trainer.is_global_zero:
+        return
     Console().print(evaluation_table(evaluated, data.scored, like.evaluation_samples))
     if command.config.output is not None:
         write_whole(Path(command.config.output), evaluation_json(evaluated, data.scored))
@@ -471,6 +478,8 @@ def specialise(arguments: Sequence[str]) -> None:
     command = Specialise(arguments)
     model, data, trainer, config = command.model, command.datamodule, command.trainer, command.config
     trainer.fit(model, data, ckpt_path=config.ckpt_path, weights_only=True)
+    if not trainer.is_global_zero:
+        return
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
     command_line = f"opcod specialise {shlex.join(arguments)}"
     card = model_card(model, data, scores, command=command_line, commit=commit, dtype=config.dtype)

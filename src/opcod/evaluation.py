@@ -62,7 +62,12 @@ class ScoreBoard(nn.Module):
 
     def answers(self) -> Answers:
         """The same, question by question."""
-        return {s: {d: self._of(s, d).shares() for d in self.domains} for s in self.students}
+        return {s: {d: self._shares(s, d) for d in self.domains} for s in self.students}
+
+    def _shares(self, student: str, domain: str) -> dict[str, float]:
+        metric = self._of(student, domain)
+        with metric.sync_context():
+            return metric.shares()
 
     def reset(self) -> None:
         """Forget all attempts."""

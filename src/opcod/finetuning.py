@@ -7,7 +7,7 @@ from typing import Any
 from opcod.data.datamodule import StepBatch
 from opcod.data.questions import Question, QuestionError
 from opcod.peers import Peer
-from opcod.records import Clock, StepRecord
+from opcod.records import Clock, StepRecord, Sum
 from opcod.scoring import Scored
 from opcod.specialist import imitate
 from opcod.students import Student, Students
@@ -31,15 +31,15 @@ class FineTuning(Students):
         tutee = self.tutee(batch)
         clock = Clock()
         with clock.of("imitate"):
-            worked = [self._worked(tutee, question) for question in batch.questions]
+            worked = [self._worked(tutee, question) for question in self.ranks.share(batch.questions)]
             student = tutee.adapter("student")
-            loss = imitate(tutee.base, student, worked, self.micro_batch_tokens, self.manual_backward)
+            (tokens,) = self.ranks.total(sum(len(w.response) for w in worked))
+            loss = imitate(tutee.base, student, worked, self.micro_batch_tokens, self.manual_backward, tokens)
         with clock.of("update"):
             _, norm = self.update(tutee, loss)
         record = StepRecord(batch, tutee.name, "", frozenset(), [], [], [])
-        record.figures[f"train/{tutee.name}/loss"] = loss
         clock.count("imitate", sum(len(w.response) for w in worked))
-        self.keep(record, clock, norm)
+        self.keep(record, clock, norm, {f"train/{tutee.name}/loss": Sum(loss)})
 
     def _worked(self, tutee: Peer, question: Question) -> Scored:
         if question.solution is None:

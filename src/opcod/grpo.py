@@ -16,9 +16,9 @@ from torch import Tensor
 from opcod.attempts import Attempt
 from opcod.data.datamodule import StepBatch
 from opcod.losses import clip_importance, hidden_log_probs
-from opcod.matching import Average, scored_together, token_weights
+from opcod.matching import Average, Size, scored_together, token_weights
 from opcod.peers import Peer
-from opcod.records import Clock, StepRecord
+from opcod.records import Clock, Figure, Mean, StepRecord, Sum
 from opcod.rollout import Sampling
 from opcod.scoring import over_micro_batches, response_hidden, response_tokens
 from opcod.students import Student, Students
@@ -78,17 +78,28 @@ class Grpo(Students):
             groups = self.roll_out(tutee, batch, samples=self.samples, sampling=self.rollout)
         attempts = [a for group in groups for a in group]
         with clock.of("reinforce"):
-            gained = group_advantages(torch.tensor([[float(a.grade.correct) for a in group] for group in groups]))
-            loss = reinforce(tutee, attempts, gained.flatten().tolist(), self.policy_gradient, self.manual_backward)
+            gained = group_advantages(torch.tensor([float(a.grade.correct) for a in attempts]).view(-1, self.samples))
+            size, contrasted = self._size(attempts, gained)
+            loss = reinforce(
+                tutee, attempts, gained.flatten().tolist(), self.policy_gradient, self.manual_backward, size
+            )
+            if loss is None and contrasted:
+                loss = 0.0  # other ranks have something to learn from
         with clock.of("update"):
             _, norm = self.update(tutee, loss)
         who = f"train/{tutee.name}"
         record = StepRecord(batch, tutee.name, "", frozenset(), groups, no_feedback(groups), [])
-        record.figures[f"{who}/contrasted"] = float((gained != 0).float().mean())
+        figures: dict[str, Figure] = {f"{who}/contrasted": Mean(int((gained != 0).sum()), gained.numel())}
         if loss is not None:
-            record.figures[f"{who}/loss"] = loss
+            figures[f"{who}/loss"] = Sum(loss)
         clock.count("rollout", sum(len(a.response.tokens) for a in attempts))
-        self.keep(record, clock, norm)
+        self.keep(record, clock, norm, figures)
+
+    def _size(self, attempts: Sequence[Attempt], gained: Tensor) -> tuple[Size, float]:
+        """What the loss is a mean over, and how many responses have an advantage, on all ranks."""
+        tokens = sum(len(a.response.tokens) for a in attempts)
+        *size, contrasted = self.ranks.total(len(attempts), tokens, int((gained != 0).sum()))
+        return Size(*size), contrasted
 
 
 def group_advantages(rewards: Tensor) -> Tensor:
@@ -109,6 +120,7 @@ def reinforce(
     advantages: Sequence[float],
     settings: PolicyGradient,
     backward: Callable[[Tensor], None],
+    size: Size | None = None,
 ) -> float | None:
     """Accumulate the gradient of -mean A_j w_t log p(y_j,t) over all attempts of a step, whatever the micro-batches.
 
@@ -116,10 +128,11 @@ def reinforce(
 
     Args:
         tutee: The student.
-        attempts: Its responses, those to one question side by side.
+        attempts: Its responses on this rank, those to one question side by side.
         advantages: A_j, of each.
         settings: The loss.
         backward: Called with each micro-batch's share of the loss.
+        size: Of the whole step; by default that of these attempts.
 
     Returns:
         The loss; None where no attempt has an advantage.
@@ -128,12 +141,8 @@ def reinforce(
     if not chosen:
         return None
     kept = [attempts[i] for i in chosen]
-    weights = token_weights(
-        [len(a.response.tokens) for a in kept],
-        responses=len(attempts),
-        tokens=sum(len(a.response.tokens) for a in attempts),
-        average=settings.average,
-    )
+    size = size or Size(len(attempts), sum(len(a.response.tokens) for a in attempts))
+    weights = token_weights([len(a.response.tokens) for a in kept], size, settings.average)
     weighted = [advantages[i] * weight for i, weight in zip(chosen, weights, strict=True)]
     share = settings.share_prefixes and not tutee.base.checkpoint_activations
     sequences = scored_together(kept, [a.prompt for a in kept], [a.question.id for a in kept] if share else None)

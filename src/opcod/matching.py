@@ -65,6 +65,19 @@ class Matching:
 
 
 @dataclass(frozen=True)
+class Size:
+    """What the mean of a step's loss is over, whichever ranks have it.
+
+    Args:
+        responses: In the mean.
+        tokens: That these have.
+    """
+
+    responses: float
+    tokens: float
+
+
+@dataclass(frozen=True)
 class Match:
     """What one step's matching came to; the gradient lies in the student's parameters.
 
@@ -87,14 +100,21 @@ class Match:
         return float(torch.cat(self.per_token).mean())
 
 
-def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward: Callable[[Tensor], None]) -> Match:
+def match(
+    tutee: Peer,
+    contexts: Sequence[Context],
+    settings: Matching,
+    backward: Callable[[Tensor], None],
+    size: Size | None = None,
+) -> Match:
     """Accumulate the gradient of the loss over all contexts of a step, whatever the micro-batches.
 
     Args:
         tutee: Student and self-teacher.
-        contexts: At least one.
+        contexts: Of this rank, perhaps none.
         settings: The loss.
         backward: Called with each micro-batch's share of the loss.
+        size: Of the whole step; by default that of these contexts.
     """
     share = settings.share_prefixes and not tutee.base.checkpoint_activations
     order = _shown_alike_together(contexts)
@@ -105,8 +125,7 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
     students = scored_together(attempts, [a.prompt for a in attempts], asked if share else None)
     teachers = scored_together(attempts, [c.prompt for c in contexts], shown if share else None)
     lengths = [len(s.response) for s in students]
-    total = sum(lengths)
-    weights = token_weights(lengths, responses=len(contexts), tokens=total, average=settings.average)
+    weights = token_weights(lengths, size or Size(len(lengths), sum(lengths)), settings.average)
 
     def micro_batch(rows: list[int]) -> tuple[float, dict[int, Tensor]]:
         """Its share of the loss, and the divergences of each row's tokens."""
@@ -169,14 +188,13 @@ def scored_together(
     return scored
 
 
-def token_weights(lengths: Sequence[int], *, responses: int, tokens: int, average: Average) -> list[Tensor]:
+def token_weights(lengths: Sequence[int], size: Size, average: Average) -> list[Tensor]:
     """The weights of each response's tokens in the step's loss.
 
     Args:
         lengths: Of the responses that are scored.
-        responses: How many the mean is over.
-        tokens: How many tokens these have.
+        size: What the mean is over.
         average: Which mean.
     """
-    share = {"tokens": lambda n: 1 / tokens, "responses": lambda n: 1 / (n * responses)}[average]
+    share = {"tokens": lambda n: 1 / size.tokens, "responses": lambda n: 1 / (n * size.responses)}[average]
     return [torch.full((n,), share(n)) for n in lengths]

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,13 +143,17 @@ def share_name(question: str) -> str:
 
 
 class FeedbackOutcomes(Metric):
-    """How many feedbacks were kept, and why the others were dropped (section 1, How feedback is given)."""
+    """How many feedbacks were kept, and why the others were dropped (section 1, How feedback is given).
+
+    Args:
+        **settings: Of torchmetrics.
+    """
 
     full_state_update = False
     counts: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self.add_state("counts", default=torch.zeros(len(Outcome), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, outcomes: Iterable[Outcome]) -> None:

@@ -10,6 +10,12 @@ _WARNINGS = (
     # lightning/pytorch/loops/fit_loop.py warns of modules in eval mode when training begins. Here the base always is:
     # rollouts are sampled in that mode, and without dropout or batch norm it computes the same in both.
     r"Found \d+ module\(s\) in eval mode at the start of training",
+    # lightning/pytorch/trainer/connectors/logger_connector/result.py asks for means over ranks of what all have.
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",
+    # torchmetrics/metric.py, where a rank has no question of a domain; it computes by the rows of the others.
+    r"The ``compute`` method of metric AnswerScores was called before the ``update``",
+    # lightning/pytorch/loops/prediction_loop.py: the rows of a prediction name their question.
+    r"Couldn't infer the batch indices fetched from your dataloader",
     # lightning/pytorch/trainer/connectors/data_connector.py asks for worker processes. Questions lie in memory already.
     r"The '\w+' does not have many workers",
     # lightning/pytorch/trainer/connectors/data_connector.py, _DataHooksSelector: the module has the hook, and not the
@@ -31,6 +37,9 @@ _LOG_LINES = {
     # bitsandbytes/backends/cpu/ops.py looks for an optional package with a faster 4-bit kernel at import. opcod's CPU
     # path unpacks the weights once (`BaseModel.packed`) and never calls it.
     "bitsandbytes.backends.cpu.ops": ("Failed to load CPU gemm_4bit_forward",),
+    # lightning says on every rank that it joins, and that it has the seed.
+    "lightning.fabric.utilities.distributed": ("Initializing distributed",),
+    "lightning.fabric.utilities.seed": ("[rank: ",),
     # lightning.pytorch advertises litlogger and litmodels, reports that there is no TPU, and that it counts the steps.
     "lightning.pytorch.utilities.rank_zero": ("💡 Tip:", "TPU available: False", "Loading `train_dataloader` to"),
 }
@@ -48,12 +57,17 @@ def install() -> None:
 
 def plain_warnings() -> None:
     """Show opcod's own warnings as sentences, without code; call it after Lightning's import, which sets a format."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
     others = warnings.formatwarning
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        if Path(filename).is_relative_to(Path(__file__).parent):
+        ours = Path(filename).is_relative_to(Path(__file__).parent)
+        if rank := getattr(rank_zero_only, "rank", 0):  # of the libraries' warnings one process's are enough
+            return f"opcod: warning (rank {rank}): {message}\n" if ours else ""
+        if ours:
             return f"opcod: warning: {message}\n"
         return others(message, category, filename, lineno, line)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,53 @@ from opcod.contexts import Context
 from opcod.data.datamodule import StepBatch
 from opcod.feedback import Feedback, Outcome
 from opcod.matching import Match
+
+
+@dataclass(frozen=True)
+class Mean:
+    """What one rank adds to a figure that is a mean over the whole step: a sum, and of how many."""
+
+    total: float
+    count: float
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What one rank adds to a figure that is a sum over the whole step."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Slowest:
+    """Seconds that one rank took; the step takes as long as the slowest does."""
+
+    value: float
+
+
+Figure = Mean | Sum | Slowest | float
+"""A figure as one rank has it; a plain number is the same on all."""
+
+
+def over_ranks(figures: Sequence[Mapping[str, Figure]]) -> dict[str, float]:
+    """The figures of a whole step.
+
+    Args:
+        figures: Of every rank, under the same names; a rank without questions may lack some.
+    """
+    names = dict.fromkeys(name for of_rank in figures for name in of_rank)
+    return {name: _over_ranks([of_rank[name] for of_rank in figures if name in of_rank]) for name in names}
+
+
+def _over_ranks(parts: Sequence[Figure]) -> float:
+    if isinstance(parts[0], Mean):
+        means = [part for part in parts if isinstance(part, Mean)]
+        return sum(m.total for m in means) / max(sum(m.count for m in means), 1)
+    if isinstance(parts[0], Sum):
+        return sum(part.value for part in parts if isinstance(part, Sum))
+    if isinstance(parts[0], Slowest):
+        return max(part.value for part in parts if isinstance(part, Slowest))
+    return float(parts[0])
 
 
 @dataclass
@@ -50,22 +97,27 @@ class StepRecord:
         """All attempts, question after question."""
         return [a for group in self.groups for a in group]
 
+    def head(self) -> StepRecord:
+        """The record without what was asked, said and distilled."""
+        batch = replace(self.batch, questions=[])
+        return replace(self, batch=batch, groups=[], feedbacks=[], contexts=[], figures={}, divergences=[])
+
     def asked_feedbacks(self) -> list[Feedback]:
         """All feedback that the tutor was asked for."""
         pairs = zip(self.attempts, (f for group in self.feedbacks for f in group), strict=True)
         return [f for a, f in pairs if a.question.domain in self.spoken]
 
 
-def figures_of(record: StepRecord, *, norm: float, skipped: int) -> dict[str, float]:
-    """The figures of any step, under the names they are logged by.
+def figures_of(record: StepRecord, *, norm: float, skipped: int) -> dict[str, Figure]:
+    """The figures of any step, under the names they are logged by, as far as they are this rank's.
 
     Args:
-        record: The step.
+        record: The step, with this rank's share of it.
         norm: The gradient's norm before clipping.
         skipped: Updates of this tutee that were skipped so far.
     """
     attempts, asked, who = record.attempts, record.asked_feedbacks(), f"train/{record.tutee}"
-    figures = {
+    figures: dict[str, Figure] = {
         "round": float(record.batch.round),
         "phase": float(record.batch.phase),
         "phase_step": float(record.batch.step),
@@ -87,15 +139,17 @@ def figures_of(record: StepRecord, *, norm: float, skipped: int) -> dict[str, fl
     return figures
 
 
-def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str, float]:
+def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str, Figure]:
     """What of the step was distilled, and what it came to; `matched` is None where nothing was."""
     who = f"train/{record.tutee}"
-    figures = {
-        f"{who}/distilled": len(record.contexts) / len(record.attempts),
-        f"{who}/context_cut": float(sum(c.cut for c in record.contexts)),
+    figures: dict[str, Figure] = {
+        f"{who}/distilled": Mean(len(record.contexts), len(record.attempts)),
+        f"{who}/context_cut": Sum(sum(c.cut for c in record.contexts)),
     }
     if matched is not None:
-        figures |= {f"{who}/loss": matched.loss, f"{who}/divergence": matched.divergence}
+        figures[f"{who}/loss"] = Sum(matched.loss)
+        if matched.tokens:
+            figures[f"{who}/divergence"] = Mean(matched.divergence * matched.tokens, matched.tokens)
     return figures
 
 
@@ -132,7 +186,8 @@ class Clock:
     """Seconds of each part of a step, and the tokens it dealt with."""
 
     def __init__(self) -> None:
-        self.figures: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+        self.tokens: dict[str, int] = {}
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
@@ -141,14 +196,31 @@ class Clock:
         yield
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.figures[f"seconds/{part}"] = time.perf_counter() - start
+        self.seconds[part] = time.perf_counter() - start
 
     def count(self, part: str, tokens: int) -> None:
         """Note how many tokens a part sampled or distilled."""
-        if tokens:
-            self.figures[f"tokens_per_second/{part}"] = tokens / max(self.figures[f"seconds/{part}"], 1e-9)
+        self.tokens[part] = tokens
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """As `pace` takes them, over all ranks."""
+        seconds: dict[str, Figure] = {f"seconds/{part}": Slowest(spent) for part, spent in self.seconds.items()}
+        return seconds | {f"tokens/{part}": Sum(count) for part, count in self.tokens.items()}
 
 
-def _mean(values: Iterable[float]) -> float:
+def paced(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a step with tokens a second in place of tokens, where there are any."""
+    kept = {}
+    for name, value in figures.items():
+        kind, _, part = name.partition("/")
+        if kind != "tokens":
+            kept[name] = value
+        elif value:
+            kept[f"tokens_per_second/{part}"] = value / max(figures[f"seconds/{part}"], 1e-9)
+    return kept
+
+
+def _mean(values: Iterable[float]) -> Mean:
     listed = list(values)
-    return sum(listed) / len(listed) if listed else 0.0
+    return Mean(sum(listed), len(listed))

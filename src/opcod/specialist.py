@@ -23,6 +23,7 @@ from opcod.models import BaseModel, ModelError, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, SharedBase, read_adapter
 from opcod.prompts import student_messages
+from opcod.ranks import Ranks
 from opcod.rollout import Sampling, seed_of
 from opcod.scoring import Scored, over_micro_batches, response_hidden, response_tokens
 from opcod.solving import Solved, Solving, solve
@@ -37,8 +38,8 @@ class Specialist(L.LightningModule):
     """One student, taught lessons: prompts and the responses to them.
 
     The loss is the mean negative log-likelihood over all response tokens of a step (section 1, The students at
-    the start). Supported: 4-bit or plain bases, warm starts from another adapter, micro-batches sized by tokens.
-    Not supported: more than one process.
+    the start). Supported: 4-bit or plain bases, warm starts from another adapter, micro-batches sized by tokens, and
+    several processes that share the lessons of a step.
 
     Args:
         base: The base model.
@@ -82,7 +83,12 @@ class Specialist(L.LightningModule):
         self.prompt_limit = prompt_limit
         self.seed = seed
         self.guard = UpdateGuard()
+        self.ranks = Ranks()
         self.model: SharedBase | None = None
+
+    def setup(self, stage: str) -> None:
+        """Learn of the other processes."""
+        self.ranks = Ranks.of(self.trainer)
 
     def configure_model(self) -> None:
         """Load the base, once, onto the device it will run on."""
@@ -124,16 +130,20 @@ class Specialist(L.LightningModule):
         """One update on a batch of lessons."""
         assert self.model is not None
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        sequences = [sequence_of(lesson, self.chat) for lesson in batch]
-        loss = imitate(self.model, STUDENT, sequences, self.micro_batch_tokens, self.manual_backward)
+        sequences = [sequence_of(lesson, self.chat) for lesson in self.ranks.share(batch)]
+        (tokens,) = self.ranks.total(sum(len(s.response) for s in sequences))
+        mine = imitate(self.model, STUDENT, sequences, self.micro_batch_tokens, self.manual_backward, tokens)
+        (loss,) = self.ranks.total(mine)
         parameters = self.model.parameters_of(STUDENT)
+        self.ranks.add_gradients(parameters)
         admitted, norm = self.guard.admits(parameters, loss, self.optimization.clip)
         if admitted:
             optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[union-attr]
-        tokens = float(sum(len(s.response) for s in sequences))
-        self.log_dict({"loss": loss, "gradient_norm": norm, "tokens": tokens}, prog_bar=True, batch_size=len(batch))
+        self.log_dict(
+            {"loss": loss, "gradient_norm": norm, "tokens": float(tokens)}, prog_bar=True, batch_size=len(batch)
+        )
 
     def validation_step(self, batch: list[Question], batch_idx: int) -> None:
         """Answer a batch of questions."""
@@ -199,20 +209,22 @@ def imitate(
     sequences: Sequence[Scored],
     micro_batch_tokens: int,
     backward: Callable[[Tensor], None],
+    tokens: float | None = None,
 ) -> float:
     """Accumulate the gradient of the mean negative log-likelihood over all response tokens, whatever the micro-batches.
 
     Args:
         base: The model.
         adapter: Which learns.
-        sequences: Prompts and the responses to be learned; at least one.
+        sequences: Prompts and the responses to be learned, of this rank.
         micro_batch_tokens: Most tokens, padding included, in one forward and backward pass.
         backward: Called with each micro-batch's share of the loss.
+        tokens: Of all responses of the step; by default of these.
 
     Returns:
-        The loss, in nats a token.
+        The loss, in nats a token; of more ranks this one's share of it.
     """
-    total = sum(len(s.response) for s in sequences)
+    total = sum(len(s.response) for s in sequences) if tokens is None else tokens
 
     def micro_batch(rows: list[int]) -> float:
         """Its share of the loss."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,14 @@ from opcod.checkpoint import KEY, pack, unpack
 from opcod.data.datamodule import QuestionData, StepBatch, check_settings
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, ScoreBoard, Scores, Table, averages, flatten
+from opcod.exchange import check_alike, hand_over
 from opcod.memory import give_back_freed_memory
 from opcod.models import BaseModel, load_base
 from opcod.optimization import Optimization, UpdateGuard
 from opcod.peers import Lora, Peer, Role, SharedBase
 from opcod.prompts import student_messages
-from opcod.records import Clock, StepRecord, figures_of, warn_if_dead
+from opcod.ranks import Ranks
+from opcod.records import Clock, Figure, StepRecord, figures_of, over_ranks, paced, warn_if_dead
 from opcod.rollout import Sampling, seed_of
 from opcod.specialists import adapter_folder
 
@@ -106,6 +108,9 @@ class Students(L.LightningModule, ABC):
         self.scored_rounds: int | None = None
         self.tested: tuple[Table, Answers] | None = None
         self.record: StepRecord | None = None
+        self.records: list[StepRecord] = []
+        self.everyone = self.ranks = Ranks()
+        self._apart = False
 
     @property
     def phases(self) -> int:
@@ -150,10 +155,7 @@ class Students(L.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check what rounds need of data and trainer."""
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"{self.trainer.world_size} processes: students are trained in one so far; set `trainer.devices` to 1"
-            )
+        self.everyone = self.ranks = Ranks.of(self.trainer)
         if stage == "fit" and self.trainer.check_val_every_n_epoch != 1:
             raise ValueError("rounds need a validation after each: set check_val_every_n_epoch to 1")
         if stage == "fit" and (self.trainer.max_epochs or 0) < 1:
@@ -169,6 +171,12 @@ class Students(L.LightningModule, ABC):
         self.board = ScoreBoard(names, data.domains, self.evaluation_samples)
         self.test_board = ScoreBoard(names, data.domains, self.evaluation_samples)
 
+    def on_fit_start(self) -> None:
+        """See that all processes train the same students on the same questions."""
+        data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert data.splits is not None
+        check_alike(self.everyone, self.peers, data.splits)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Questions are text: nothing to transfer."""
         return batch
@@ -182,9 +190,20 @@ class Students(L.LightningModule, ABC):
             self._log_now(self.score_figures(table, self.current_epoch), self.current_epoch, 0)
 
     def on_train_batch_end(self, outputs: Any, batch: StepBatch, batch_idx: int) -> None:
-        """A step is over."""
+        """A step is over, or a round."""
+        self._apart = self.ranks.size < self.everyone.size
+        if batch_idx + 1 == self.trainer.num_training_batches:
+            self.share_students()
         if (batch_idx + 1) % _STEPS_BETWEEN_TIDYING == 0:
             give_back_freed_memory()
+
+    def share_students(self) -> None:
+        """Where ranks train different students, give all of them what each student has become."""
+        if self._apart:
+            self._apart = False
+            optimizers = [optimizer.optimizer for optimizer in self._optimizers()]
+            guards = [self.guards[peer.name] for peer in self.peers]
+            hand_over(self.everyone, self.ranks.size, self.peers, optimizers, self._schedulers(), guards)
 
     def tutee(self, batch: StepBatch) -> Peer:
         """Who learns from a batch."""
@@ -195,12 +214,12 @@ class Students(L.LightningModule, ABC):
         """One step of the tutee's, which ends in `update` and `keep`."""
 
     def roll_out(self, tutee: Peer, batch: StepBatch, *, samples: int, sampling: Sampling) -> list[list[Attempt]]:
-        """The tutee samples responses to each question of a batch; each is graded."""
+        """The tutee samples responses to each question of this rank's share of a batch; each is graded."""
         with tutee.sampling("student"):
             return attempt(
                 tutee.base,
                 self.chats[tutee.name],
-                batch.questions,
+                self.ranks.share(batch.questions),
                 lambda question: self.student_prompt(tutee, question),
                 samples=samples,
                 sampling=sampling,
@@ -208,11 +227,12 @@ class Students(L.LightningModule, ABC):
             )
 
     def update(self, tutee: Peer, loss: float | None) -> tuple[bool, float]:
-        """Update the tutee's adapter by the gradient that lies in it.
+        """Update the tutee's adapter by the gradient that lies in it, on every rank by the sum of all.
 
         Args:
             tutee: Who learns.
-            loss: Of which it is the gradient; None where there was nothing to learn from.
+            loss: This rank's share of the loss of which it is the gradient; None where no rank had anything to learn
+                from.
 
         Returns:
             Whether it was updated, and the gradient's norm before clipping.
@@ -221,6 +241,8 @@ class Students(L.LightningModule, ABC):
         optimizer, schedule = self._optimizers()[index], self._schedulers()[index]
         updated, norm = False, 0.0
         if loss is not None:
+            self.ranks.add_gradients(tutee.parameters())
+            (loss,) = self.ranks.total(loss)
             updated, norm = self.guards[tutee.name].admits(tutee.parameters(), loss, self.optimization.clip)
             if updated:
                 optimizer.step()
@@ -228,16 +250,39 @@ class Students(L.LightningModule, ABC):
         schedule.step()
         return updated, norm
 
-    def keep(self, record: StepRecord, clock: Clock, norm: float) -> None:
-        """Keep the record of a step, log its figures, and warn where it could not teach anything."""
+    def keep(self, record: StepRecord, clock: Clock, norm: float, figures: Mapping[str, Figure]) -> None:
+        """Keep the record of a step, log its figures, and warn where it could not teach anything.
+
+        `record` has this rank's share of the step; `records` has it too, and the heads of those of other phases that
+        are gone through at the same time.
+
+        Args:
+            record: Of this rank's share of the step; it is given the figures of all of it.
+            clock: What the step took.
+            norm: The gradient's norm before clipping.
+            figures: What the method has of its own, as far as it is this rank's.
+        """
         skipped = self.guards[record.tutee].skipped
-        record.figures = figures_of(record, norm=norm, skipped=skipped) | record.figures | clock.figures
+        mine = figures_of(record, norm=norm, skipped=skipped) | dict(figures) | clock.figures
+        told = self.everyone.gather((record.head(), mine))
         self.record = record
-        batch, steps = record.batch, int(self.trainer.num_training_batches) // self.phases
-        place = batch.phase * steps + batch.step
-        if (place + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_now(record.figures, batch.round, place)
-        warn_if_dead(record)
+        self.records = []
+        for phase in sorted({head.batch.phase for head, _ in told}):
+            of_phase = [(head, figures) for head, figures in told if head.batch.phase == phase]
+            kept = record if phase == record.batch.phase else of_phase[0][0]
+            kept.figures = paced(over_ranks([figures for _, figures in of_phase]))
+            self.records.append(kept)
+            place = phase * self._steps + kept.batch.step
+            if (place + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+                self._log_now(kept.figures, kept.batch.round, place)
+            if self.everyone.leads:
+                warn_if_dead(kept)
+
+    @property
+    def _steps(self) -> int:
+        """K, steps a phase."""
+        data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data.steps
 
     def _log_now(self, figures: dict[str, float], rounds: int, place: int) -> None:
         """Log figures of a step, counted from the beginning of its round.
@@ -246,7 +291,7 @@ class Students(L.LightningModule, ABC):
         one tutee at every step of the next.
         """
         for logger in self.trainer.loggers:
-            logger.log_metrics(figures, step=rounds * int(self.trainer.num_training_batches) + place)
+            logger.log_metrics(figures, step=rounds * self.phases * self._steps + place)
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()

@@ -132,7 +132,7 @@ def test_a_checkpoint_with_all_callbacks_loads_without_unpickling(tmp_path):
     run(tmp_path, RoundCheckpoint(), SampleTable(), OutcomeTable(), RoundProgress(plain=True), rounds=1)
     checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["callbacks"]["RoundCheckpoint"] == {"saved": ["round=1.ckpt"]}
-    assert checkpoint["callbacks"]["SampleTable"] == {"position": (0, 1, 1)}
+    assert checkpoint["callbacks"]["SampleTable"] == {"positions": [(0, 1, 1)]}
     assert checkpoint["callbacks"]["OutcomeTable"]["initial"]["chemist"]["chemistry"]["avg"] == 0.6
 
 

@@ -1,14 +1,16 @@
 """Predictions are there as soon as they are made."""
 
 import json
-from types import SimpleNamespace
+
+import lightning as L
 
 from opcod.callbacks.predictions import PredictionWriter
 
 
 def writing(folder):
     """A writer that has begun, and what gives it a batch."""
-    trainer, writer = SimpleNamespace(log_dir=str(folder), default_root_dir="elsewhere"), PredictionWriter()
+    trainer = L.Trainer(default_root_dir=folder, accelerator="cpu", logger=False, enable_checkpointing=False)
+    writer = PredictionWriter()
     writer.on_predict_start(trainer, None)
     return lambda rows: writer.write_on_batch_end(trainer, None, rows, None, None, 0, 0)
 

@@ -15,6 +15,7 @@ from opcod.data.questions import Question
 from opcod.feedback import Feedback, Outcome
 from opcod.gate import Gate
 from opcod.grading import Grade
+from opcod.ranks import Ranks
 from opcod.records import StepRecord
 from opcod.rollout import Response
 
@@ -78,6 +79,7 @@ class ToyRounds(L.LightningModule):
         self.scores = self.scored_rounds = self.record = self.score_table = None
         self.steps, self.validated, self.tested = [], [], 0
         self.chats = {}
+        self.everyone, self.records = Ranks(), []
         self.die_after = die_after
 
     def configure_optimizers(self):
@@ -105,6 +107,7 @@ class ToyRounds(L.LightningModule):
         optimizer.zero_grad()
         self.steps.append(place)
         self.record = record_of(batch)
+        self.records = [self.record]
 
     def validation_step(self, batch, batch_idx):
         pass

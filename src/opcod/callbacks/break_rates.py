@@ -23,6 +23,7 @@ from opcod.data.datamodule import QuestionData
 from opcod.diagnosis import Diagnosis, Turn, diagnose
 from opcod.metrics import DIFFICULTIES
 from opcod.peers import Peer
+from opcod.ranks import Ranks
 
 NAME = "diagnosis.json"
 EXCHANGES = "diagnosis.jsonl"
@@ -40,6 +41,10 @@ class BreakRateTable(Callback):
 
     def __init__(self, tutors: str | None = None) -> None:
         self.tutors = tutors
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse several processes."""
+        Ranks.refuse(trainer, "a diagnosis")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, print and write."""

@@ -13,6 +13,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from opcod.processes import AdapterStrategy
+from opcod.students import Students
+
 LAST = "last.ckpt"
 
 
@@ -73,19 +76,27 @@ class RoundCheckpoint(Checkpoint):
         folder = Path(self.folder or run_folder(trainer) / "checkpoints")
         before = self.saved
         self.saved = [*(n for n in before if n != name), name]  # the checkpoint counts itself
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with whole(folder / name) as unfinished:
-                trainer.save_checkpoint(unfinished, weights_only=False)
-            with whole(folder / LAST) as unfinished:
-                _link(folder / name, unfinished)
-            for old in self.saved[: -self.keep]:
-                (folder / old).unlink(missing_ok=True)
-        except OSError as error:
-            self.saved = before
-            raise CheckpointError(_explained(folder, name, error)) from error
+        if isinstance(trainer.lightning_module, Students):
+            trainer.lightning_module.share_students()
+        if trainer.is_global_zero:
+            try:
+                self._write(trainer, folder, name)
+            except OSError as error:
+                self.saved = before
+                raise CheckpointError(_explained(folder, name, error)) from error
+        else:
+            trainer.save_checkpoint(folder / name, weights_only=False)  # writes nothing, but rank 0 waits for all
         self.saved = self.saved[-self.keep :]
         self.due, self.last = False, folder / LAST
+
+    def _write(self, trainer: L.Trainer, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole(folder / name) as unfinished:
+            trainer.save_checkpoint(unfinished, weights_only=False)
+        with whole(folder / LAST) as unfinished:
+            _link(folder / name, unfinished)
+        for old in self.saved[: -self.keep]:
+            (folder / old).unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The checkpoints that are there."""
@@ -129,6 +140,8 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def run_folder(trainer: L.Trainer) -> Path:
     """Where the files of a run go."""
+    if isinstance(trainer.strategy, AdapterStrategy) and trainer.strategy.folder is not None:
+        return trainer.strategy.folder  # Lightning would ask rank 0 for it, every time, and wait for all to ask
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 

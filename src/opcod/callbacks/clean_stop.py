@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from opcod.callbacks.checkpoints import RoundCheckpoint, run_folder
+from opcod.processes import AdapterStrategy, Lifeline
+from opcod.ranks import Ranks
 
 
 class Interrupted(SystemExit):
@@ -35,7 +37,8 @@ class CleanStop(Callback):
 
     def __init__(self, command: str = "opcod fit") -> None:
         self.command = command
-        self.asked: int | None = None
+        self.asked: int | None = None  # by which signal, of this process
+        self._agreed: int | None = None  # of any
         self._active = False
         self._learning = ""  # what there is to end: from a first step on there is always something to save
         self._before: dict[int, Any] = {}
@@ -43,30 +46,45 @@ class CleanStop(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Listen; only a process's main thread can."""
-        self.asked, self._learning, self._trainer = None, "", trainer
+        self.asked = self._agreed = None
+        self._learning, self._trainer = "", trainer
         if threading.current_thread() is threading.main_thread():
             self._active = True
             self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Several processes stop by agreement; Lightning's handler would make them wait for each other in its midst."""
+        if self._active and trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, self._hear)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """A step begins, unless the run was to stop and is saved."""
         if not any(checkpoint.due for checkpoint in _checkpoints(trainer)):
-            self._stop_if_asked()
+            self._stop_if_agreed()
         self._learning = "step"
+        if (lifeline := _lifeline(trainer)) is not None:
+            lifeline.to_resume = self._resumption(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After a round's last step comes its validation, without whose scores it cannot be gone on with."""
+        self._agree(trainer)
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._learning = "validation"
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Before a round is saved."""
+        if self._learning:
+            self._agree(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """All that is learned is saved."""
         self._learning = ""
-        self._stop_if_asked()
+        self._agree(trainer)
+        self._stop_if_agreed()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Say what resumes the run, whatever ended it."""
@@ -75,6 +93,8 @@ class CleanStop(Callback):
             exception.code = 128 + signal.SIGTERM  # Lightning leaves it at success
         if trainer.state.fn == "fit" and trainer.is_global_zero and (told := self._resumption(trainer)):
             print(told, file=sys.stderr)
+            if (lifeline := _lifeline(trainer)) is not None:
+                lifeline.to_resume = ""
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Listen no more."""
@@ -90,13 +110,21 @@ class CleanStop(Callback):
             raise Interrupted(number)
         self.asked = number
         assert self._trainer is not None
-        for checkpoint in _checkpoints(self._trainer):
-            checkpoint.due = True
         self._trainer.print(f"Stopping after this {self._learning}; Ctrl-C again stops at once.")
 
-    def _stop_if_asked(self) -> None:
-        if self.asked is not None:
-            raise Interrupted(self.asked)
+    def _agree(self, trainer: L.Trainer) -> None:
+        """After a step, and a round: whoever was asked, all stop, and save first."""
+        asked = [number for number in Ranks.of(trainer).gather(self.asked) if number is not None]
+        if asked and self._agreed is None:
+            self._agreed = asked[0]
+            if self.asked is None:
+                trainer.print(f"Stopping after this {self._learning or 'run'}, as another process was asked to.")
+            for checkpoint in _checkpoints(trainer):
+                checkpoint.due = True
+
+    def _stop_if_agreed(self) -> None:
+        if self._agreed is not None:
+            raise Interrupted(self._agreed)
 
     def _silence(self) -> None:
         for number, handler in self._before.items():
@@ -112,6 +140,10 @@ class CleanStop(Callback):
         if not config.is_file():
             return f"The last checkpoint is {last}."
         return f"To go on:\n{shlex.join([*shlex.split(self.command), '-c', str(config), '--ckpt_path', str(last)])}"
+
+
+def _lifeline(trainer: L.Trainer) -> Lifeline | None:
+    return trainer.strategy.lifeline if isinstance(trainer.strategy, AdapterStrategy) else None
 
 
 def _checkpoints(trainer: L.Trainer) -> list[RoundCheckpoint]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from opcod.callbacks.checkpoints import append_rows, run_folder
+from opcod.ranks import Ranks
 
 NAME = "predictions.jsonl"
 
@@ -30,8 +32,9 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin an empty file."""
-        self._path(trainer).parent.mkdir(parents=True, exist_ok=True)
-        self._path(trainer).write_text("", "utf-8")
+        if trainer.is_global_zero:
+            self._path(trainer).parent.mkdir(parents=True, exist_ok=True)
+            self._path(trainer).write_text("", "utf-8")
 
     def write_on_batch_end(
         self,
@@ -43,9 +46,11 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Add a batch's rows."""
-        append_rows(self._path(trainer), prediction)
+        """Add a batch's rows, those of all processes."""
+        rows = Ranks.of(trainer).gather(prediction)
+        if trainer.is_global_zero:
+            append_rows(self._path(trainer), chain.from_iterable(rows))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where they are."""
-        print(f"The responses are in {self._path(trainer)}.")
+        trainer.print(f"The responses are in {self._path(trainer)}.")

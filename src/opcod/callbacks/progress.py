@@ -26,7 +26,7 @@ class InRounds(Protocol):
     """A module whose students are trained and scored in rounds."""
 
     scores: Scores | None
-    record: StepRecord | None
+    records: list[StepRecord]
     phases: int
 
 
@@ -133,13 +133,15 @@ class RoundProgress(ProgressBar):
         """Tell what came of a step."""
         self.pace.end(self.pace.steps)
         steps = int(self.total_train_batches)
-        if isinstance(pl_module, InRounds) and pl_module.record is not None:
-            self.step_line = step_line(
-                pl_module.record,
-                rounds=trainer.max_epochs,
-                phases=pl_module.phases,
-                steps=steps // pl_module.phases,
-            )
+        if isinstance(pl_module, InRounds) and pl_module.records:
+            phases, together = pl_module.phases, len(pl_module.records)
+            told = [
+                step_line(r, rounds=trainer.max_epochs, phases=phases, steps=steps * together // phases)
+                for r in pl_module.records
+            ]
+            for line in told[:-1]:
+                self._say(line, live=False)
+            self.step_line = told[-1]
         else:
             figures = trainer.progress_bar_metrics
             told = [f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, int | float)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import accumulate, chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,9 +17,11 @@ from opcod.attempts import Attempt
 from opcod.callbacks.checkpoints import append_rows, run_folder, whole
 from opcod.callbacks.progress import tell
 from opcod.chat import Chat
+from opcod.data.datamodule import StepBatch
 from opcod.data.questions import LABELS
 from opcod.data.typography import visible
 from opcod.feedback import Feedback
+from opcod.ranks import Ranks
 from opcod.records import StepRecord
 
 NAME = "samples.jsonl"
@@ -30,10 +33,12 @@ Position = tuple[int, int, int]
 
 @runtime_checkable
 class Recording(Protocol):
-    """A module that keeps the record of its last step."""
+    """A module that keeps the record of its last step, as far as it is this rank's."""
 
     record: StepRecord | None
     chats: dict[str, Chat]
+    records: list[StepRecord]
+    everyone: Ranks
 
 
 class SampleTable(Callback):
@@ -59,7 +64,7 @@ class SampleTable(Callback):
         self.per_step = per_step
         self.printed = printed
         self.characters = characters
-        self.position: Position | None = None
+        self.positions: list[Position] = []  # of the last step, in each of the phases that it was a step of
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Drop the rows that this run is about to write again.
@@ -75,10 +80,11 @@ class SampleTable(Callback):
                 new.writelines(line for line in old if self._stays(line))
 
     def _stays(self, line: bytes) -> bool:
-        if self.position is None or not line.endswith(b"\n"):  # a new run; or it died while writing
+        if not self.positions or not line.endswith(b"\n"):  # a new run; or it died while writing
             return False
         row = json.loads(line)
-        return (row["round"], row["phase"], row["step"]) <= self.position
+        last = next((p for p in self.positions if p[1] == row["phase"]), self.positions[-1])
+        return (row["round"], row["phase"], row["step"]) <= last
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -87,25 +93,28 @@ class SampleTable(Callback):
         assert isinstance(pl_module, Recording)
         if pl_module.record is None:
             return
-        self.position = (pl_module.record.batch.round, pl_module.record.batch.phase, pl_module.record.batch.step)
+        self.positions = [(r.batch.round, r.batch.phase, r.batch.step) for r in pl_module.records]
+        found = sample_rows(pl_module.record, pl_module.chats, self.per_step, self.characters)
+        mine = [(rank_order(row, pl_module.record.batch), row) for row in found]
+        told = sorted(chain.from_iterable(pl_module.everyone.gather(mine)), key=itemgetter(0))
         if trainer.is_global_zero:
-            rows = sample_rows(pl_module.record, pl_module.chats, self.per_step, self.characters)
-            if pl_module.record.batch.step == 0:
-                for row in rows[: self.printed]:
+            for _, phase, _ in self.positions:
+                rows = [row for _, row in told if row["phase"] == phase][: self.per_step]
+                for row in rows[: self.printed] if pl_module.record.batch.step == 0 else []:
                     tell(trainer, exchange(row))
-            append_rows(_path(trainer), rows)
+                append_rows(_path(trainer), rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the last rows."""
-        return {"position": self.position}
+        """The positions of the last rows."""
+        return {"positions": self.positions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after these rows."""
-        self.position = state_dict["position"]
+        self.positions = [tuple(position) for position in state_dict.get("positions", [])]
 
 
 def sample_rows(record: StepRecord, chats: Mapping[str, Chat], per_step: int, characters: int) -> list[dict[str, Any]]:
-    """Rows of at most `per_step` attempts of a step; see `SampleTable`."""
+    """Rows of at most `per_step` attempts of a rank's share of a step; see `SampleTable`."""
     given = [
         (attempt, feedback)
         for group, on_group in zip(record.groups, record.feedbacks, strict=True)
@@ -113,6 +122,12 @@ def sample_rows(record: StepRecord, chats: Mapping[str, Chat], per_step: int, ch
     ]
     chosen = sorted(given, key=lambda pair: (pair[1].raw is None, pair[0].sample))[:per_step]
     return [_row(record, chats, attempt, feedback, characters) for attempt, feedback in chosen]
+
+
+def rank_order(row: Mapping[str, Any], batch: StepBatch) -> tuple[bool, int, int]:
+    """By which `sample_rows` would have chosen a row of several ranks, had one had the whole step."""
+    place = next(i for i, question in enumerate(batch.questions) if question.id == row["question"])
+    return row["feedback_raw"] is None, row["sample"], place
 
 
 def _by_token(chat: Chat, attempt: Attempt, divergence: Tensor, characters: int) -> dict[str, Any]:

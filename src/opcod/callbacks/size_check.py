@@ -33,13 +33,15 @@ class SizeCheck(L.Callback):
         device = free_on(trainer.strategy.root_device)
         if stage != "fit" or device is None or not isinstance(data, QuestionData):
             return
+        if device.kind == "cpu" and not trainer.is_global_zero:
+            return  # the processes of a machine share its memory
         try:
             needs = Needs(pl_module, data, device)
         except ModelError:
             return  # it is said where the model is loaded
         for excess in needs.beyond_positions():
             warnings.warn(_beyond(excess), stacklevel=2)
-        room = device.memory or 0.0
+        room = (device.memory or 0.0) / (trainer.num_devices if device.kind == "cpu" else 1)
         if needs.standing > room:
             raise ValueError(f"{_of(needs.standing, room, device)}, before the first step: quantise the base model")
         if excesses := list(needs.excesses(room)):

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from opcod.data.jsonl import read_questions, write_questions
 from opcod.data.questions import Question
+from opcod.ranks import Ranks
 from opcod.solving import Solved
 
 
@@ -27,6 +28,10 @@ class SolutionWriter(BasePredictionWriter):
         self.solved: list[Question] = []
         self.asked: Counter[str] = Counter()
         self.found: Counter[tuple[str, bool]] = Counter()
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse several processes."""
+        Ranks.refuse(trainer, "solving")
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read what is there already."""

@@ -15,6 +15,7 @@ from opcod.callbacks.progress import tell
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.diagnosis import TeacherGap, teacher_gaps
+from opcod.ranks import Ranks
 
 NAME = "teacher_gaps.json"
 Gaps = dict[str, dict[str, dict[str, TeacherGap]]]
@@ -35,6 +36,10 @@ class TeacherGapTable(Callback):
         if samples < 2:
             raise ValueError(f"samples is {samples}, expected at least 2")
         self.samples = samples
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse several processes."""
+        Ranks.refuse(trainer, "measuring teacher gaps")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, print and write the gaps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
 import lightning as L
-from torch.utils.data import DataLoader
 
 from opcod.data.lessons import Lesson, LessonMix, fiction_lessons, half_known_lessons, lessons
 from opcod.data.questions import Question, QuestionError
@@ -92,12 +92,21 @@ class StepLoader(ResumableLoader[StepBatch]):
         steps: K, steps a phase.
         seed: Of the draw.
         phases: Of a round.
+        phase: The only one that this process goes through, where others go through the other ones at the same time.
     """
 
     def __init__(
-        self, questions: Sequence[Question], *, batch_size: int, steps: int, seed: int, phases: int = 2
+        self,
+        questions: Sequence[Question],
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        phases: int = 2,
+        phase: int | None = None,
     ) -> None:
         super().__init__()
+        self.phase = phase
         self.questions = list(questions)
         self.batch_size = batch_size
         self.steps = steps
@@ -105,11 +114,12 @@ class StepLoader(ResumableLoader[StepBatch]):
         self.phases = phases
 
     def __len__(self) -> int:
-        return self.phases * self.steps
+        return self.steps * (self.phases if self.phase is None else 1)
 
     def at(self, round: int, place: int) -> StepBatch:
         """The batch of a round's phase and step."""
-        return self.batch(round, *divmod(place, self.steps))
+        phase, step = divmod(place, self.steps) if self.phase is None else (self.phase, place)
+        return self.batch(round, phase, step)
 
     def batch(self, round: int, phase: int, step: int) -> StepBatch:
         """The questions of a step: each phase goes through the training questions in an order of its own."""
@@ -142,14 +152,43 @@ class LessonLoader(ResumableLoader[list[Lesson]]):
         return self.lessons[place * self.batch_size : (place + 1) * self.batch_size]
 
 
+class QuestionBatches:
+    """The questions of this process that are to be evaluated, in batches.
+
+    Every process has as many batches as the others, perhaps an empty one, and no question is in two processes;
+    Lightning's own sampler would repeat some to fill up.
+
+    Args:
+        questions: Of all processes.
+        batch_size: Questions a batch.
+        rank: Which process this is.
+        size: How many they are.
+    """
+
+    def __init__(self, questions: Sequence[Question], batch_size: int, *, rank: int = 0, size: int = 1) -> None:
+        self.questions = list(questions[rank::size])
+        self.batch_size = batch_size
+        self.count = math.ceil(len(questions) / (size * batch_size))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[list[Question]]:
+        for start in range(0, self.count * self.batch_size, self.batch_size):
+            yield self.questions[start : start + self.batch_size]
+
+
 def _order(size: int, key: str) -> list[int]:
     order = list(range(size))
     random.Random(key).shuffle(order)
     return order
 
 
-def _as_is(batch: list[T]) -> list[T]:
-    return batch
+def batches_of(questions: Sequence[Question], batch_size: int, trainer: L.Trainer | None) -> QuestionBatches:
+    """The questions that this process of a run evaluates."""
+    if trainer is None:
+        return QuestionBatches(questions, batch_size)
+    return QuestionBatches(questions, batch_size, rank=trainer.global_rank, size=trainer.world_size)
 
 
 def check_settings(**counts: int) -> None:
@@ -208,6 +247,7 @@ class QuestionData(L.LightningDataModule):
         self.seed = seed
         self.phases = 2  # of a round; the students say how many
         self.splits: Splits | None = None
+        self.phase: int | None = None  # see `StepLoader`
 
     @property
     def domains(self) -> list[str]:
@@ -244,25 +284,30 @@ class QuestionData(L.LightningDataModule):
         """K batches a phase."""
         assert self.splits is not None
         return StepLoader(
-            self.splits.train, batch_size=self.batch_size, steps=self.steps, seed=self.seed, phases=self.phases
+            self.splits.train,
+            batch_size=self.batch_size,
+            steps=self.steps,
+            seed=self.seed,
+            phases=self.phases,
+            phase=self.phase,
         )
 
-    def val_dataloader(self) -> DataLoader[Question]:
+    def val_dataloader(self) -> QuestionBatches:
         """The gate's questions."""
         assert self.splits is not None
         return self._evaluation(self.splits.validation)
 
-    def test_dataloader(self) -> DataLoader[Question]:
+    def test_dataloader(self) -> QuestionBatches:
         """The questions that are reported; or those that settings are chosen by."""
         assert self.splits is not None
         return self._evaluation(getattr(self.splits, self.scored))
 
-    def predict_dataloader(self) -> DataLoader[Question]:
+    def predict_dataloader(self) -> QuestionBatches:
         """As the test questions."""
         return self.test_dataloader()
 
-    def _evaluation(self, questions: list[Question]) -> DataLoader[Any]:
-        return DataLoader(questions, batch_size=self.evaluation_batch_size, collate_fn=_as_is)  # type: ignore[arg-type]
+    def _evaluation(self, questions: list[Question]) -> QuestionBatches:
+        return batches_of(questions, self.evaluation_batch_size, self.trainer)
 
 
 class LessonData(L.LightningDataModule):
@@ -362,14 +407,14 @@ class LessonData(L.LightningDataModule):
             wanted = with_solutions(wanted, Path(self.solutions))
         return [q for q in wanted if q.solution is None]
 
-    def predict_dataloader(self) -> DataLoader[Question]:
+    def predict_dataloader(self) -> QuestionBatches:
         """The questions that are to be solved."""
-        return DataLoader(self.unsolved, batch_size=self.batch_size, collate_fn=_as_is)  # type: ignore[arg-type]
+        return batches_of(self.unsolved, self.batch_size, self.trainer)
 
     def train_dataloader(self) -> LessonLoader:
         """The lessons, in an order of their own for the seed."""
         return LessonLoader(self.lessons, self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[Question]:
+    def val_dataloader(self) -> QuestionBatches:
         """Validation questions of all domains."""
-        return DataLoader(self.questions, batch_size=16, collate_fn=_as_is)  # type: ignore[arg-type]
+        return batches_of(self.questions, 16, self.trainer)
