@@ -83,10 +83,11 @@ def explain(error: Exception) -> str | None:
 
     from opcod.halving import is_out_of_memory
 
-    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+    if is_out_of_memory(error):
+        said = next(iter(str(error).splitlines()), type(error).__name__)
         return (
             "the memory is full: lower `matching.micro_batch_tokens` and `rollout.batch_size`, or set "
-            f"`checkpoint_activations` to true ({str(error).splitlines()[0]})"
+            f"`checkpoint_activations` to true ({said})"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'no file named'}): free space, or write to another folder"
