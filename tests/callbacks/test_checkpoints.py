@@ -102,7 +102,7 @@ def test_a_sanity_check_or_a_validation_by_itself_saves_nothing(tmp_path):
     assert names(tmp_path) == ["last.ckpt", "round=1.ckpt"]
 
 
-def test_a_full_disk_leaves_no_half_file_and_the_previous_checkpoint_whole(tmp_path):
+def test_a_full_disk_leaves_no_half_file_and_the_previous_checkpoint_whole(tmp_path, request):
     class Full(L.Callback):
         """Lets files be no longer than a checkpoint's half from the second round on."""
 
@@ -111,12 +111,11 @@ def test_a_full_disk_leaves_no_half_file_and_the_previous_checkpoint_whole(tmp_p
                 limit = (tmp_path / "checkpoints/round=1.ckpt").stat().st_size // 2
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-    callback = RoundCheckpoint()
+    callback, before = RoundCheckpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before))
     with pytest.raises(CheckpointError) as caught:
-        try:
-            run(tmp_path, callback, Full())
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        run(tmp_path, callback, Full())
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
     folder = tmp_path / "checkpoints"
     assert str(caught.value) == (
         f"the checkpoint {folder}/round=2.ckpt could not be written: File too large. Make room, or give "

@@ -97,7 +97,7 @@ def next_command(config, folder, status, said):
     return command
 
 
-def ended_and_gone_on_with(server, config, folder, *faults):
+def ended_and_gone_on_with(server, config, folder, *faults, log=None, between=lambda: None):
     """Run, with one fault after another, until the run has come to its end.
 
     Args:
@@ -105,11 +105,13 @@ def ended_and_gone_on_with(server, config, folder, *faults):
         config: Of the run.
         folder: Of its files.
         *faults: What `faulty.arm` takes, or a number of seconds after which it is killed from outside.
+        log: File of what is said; by default beside the folder.
+        between: Called after each fault.
 
     Returns:
         The statuses of all processes.
     """
-    statuses, command, log = [], first(config, folder), folder.with_suffix(".log")
+    statuses, command, log = [], first(config, folder), log or folder.with_suffix(".log")
     for fault in (*faults, None):
         told = log.stat().st_size if log.exists() else 0
         if isinstance(fault, int | float):
@@ -119,8 +121,10 @@ def ended_and_gone_on_with(server, config, folder, *faults):
         statuses.append(status)
         if status == 0:
             break
-        assert fault is not None, log.read_text(encoding="utf-8")[told:]
-        command = next_command(config, folder, status, log.read_text(encoding="utf-8")[told:])
+        said = log.read_bytes()[told:].decode(errors="replace")
+        assert fault is not None, said
+        command = next_command(config, folder, status, said)
+        between()
     return statuses
 
 

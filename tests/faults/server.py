@@ -12,6 +12,7 @@ import traceback
 from importlib import import_module
 
 from faulty import arm
+
 from opcod import cli
 
 for name in ("opcod.commands", "transformers.models.llama.modeling_llama", "peft.tuners.lora", "fsspec"):
