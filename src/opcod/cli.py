@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: What follows `opcod`; by default what the process was given.
 
     Raises:
-        SystemExit: With status 1 after a mistake of the user's, 2 after one in the command line itself, and 130 after
-            Ctrl-C.
+        SystemExit: With status 1 after a mistake of the user's, 2 after one in the command line itself, 130 after
+            Ctrl-C, and 143 after SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with_traceback = "--traceback" in given or os.environ.get("OPCOD_TRACEBACK") == "1"
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="opcod",
         description="Two language models teach each other until both are better in both domains (arXiv 2606.14368).",
         epilog="`opcod COMMAND --help` lists a command's options. --traceback, or OPCOD_TRACEBACK=1, shows where an "
-        "error came from. Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.",
+        "error came from. Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted, 143 terminated.",
     )
     parser.add_argument("--version", action="version", version=f"opcod {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

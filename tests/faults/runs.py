@@ -54,13 +54,22 @@ class Server:
         self.process.wait()
 
 
-def write_config(folder, model, every_n_steps=2, **settings):
-    """Write the config of a run of two rounds of four steps, which saves in their middle too, and return its path."""
+def write_config(folder, model, *, steps=2, rounds=2, **settings):
+    """Write the config of a short run, which saves in the middle of its rounds too, and return its path.
+
+    Args:
+        folder: Where to.
+        model: The base model's folder.
+        steps: Of a phase.
+        rounds: Of the run.
+        **settings: Of the students.
+    """
     config = run_config(model)
     config["model"] |= settings
+    config["data"]["steps"], config["trainer"]["max_epochs"] = steps, rounds
     names = ["CleanStop", "SampleTable", "OutcomeTable"]
     callbacks = [{"class_path": f"opcod.callbacks.{name}"} for name in names]
-    checkpoints = {"class_path": "opcod.callbacks.RoundCheckpoint", "init_args": {"every_n_steps": every_n_steps}}
+    checkpoints = {"class_path": "opcod.callbacks.RoundCheckpoint", "init_args": {"every_n_steps": 2}}
     progress = {"class_path": "opcod.callbacks.RoundProgress", "init_args": {"plain": True}}
     config["trainer"]["callbacks"] = [*callbacks, checkpoints, progress]
     path = folder / "run.yaml"

@@ -1,4 +1,4 @@
-"""Runs that are ended at any point, by real signals, a real full disk and real allocations, go on as if they had not been.
+"""Runs that are ended at any point, by real signals, full disks and allocations, go on as if they had not been.
 
 Every fault ends a process of `opcod fit` over the tiny model. Whatever it left is gone on with, by the command that was
 printed or the last checkpoint there is, and what the run leaves in the end is compared with that of one that nothing
