@@ -76,7 +76,7 @@ def test_the_one_before_is_taken_and_that_is_said(folder):
     flip(folder / "last.ckpt")  # and with it round=3, which is the same file
     os.utime(folder / "last.ckpt", ns=(3, 3))
     assert times[folder / "round=2.ckpt"] == 2
-    with pytest.warns(UserWarning, match=r"last.ckpt is damaged .*The run goes on from .*round=2.ckpt") as told:
+    with pytest.warns(UserWarning, match=r"the run goes on from .*round=2.ckpt: .*last.ckpt is damaged") as told:
         assert whole_checkpoint(folder / "last.ckpt") == folder / "round=2.ckpt"
     assert "does not have its checksum" in str(told[0].message)
 
@@ -85,7 +85,7 @@ def test_the_one_before_is_taken_and_that_is_said(folder):
 def test_what_a_power_failure_leaves_of_a_file_is_no_checkpoint_either(folder, content):
     (folder / "last.ckpt").unlink()
     (folder / "last.ckpt").write_bytes(content)
-    with pytest.warns(UserWarning, match=r"The run goes on from .*round=3.ckpt"):
+    with pytest.warns(UserWarning, match=r"the run goes on from .*round=3.ckpt"):
         assert whole_checkpoint(folder / "last.ckpt") == folder / "round=3.ckpt"
 
 
@@ -105,7 +105,7 @@ def test_where_none_is_whole_that_is_said(folder):
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_was_the_last_one_goes_on_from_it(folder):
     (folder / "last.ckpt").unlink()
-    with pytest.warns(UserWarning, match=r"there is no checkpoint .*The run goes on from .*round=3.ckpt"):
+    with pytest.warns(UserWarning, match=r"the run goes on from .*round=3.ckpt: there is no checkpoint"):
         assert whole_checkpoint(folder / "last.ckpt") == folder / "round=3.ckpt"
     with pytest.raises(ModelError, match="there is no checkpoint"):  # a slip of the pen
         whole_checkpoint(folder / "round=9.ckpt")

@@ -142,7 +142,7 @@ def whole_checkpoint(path: Path) -> Path:
         before = next(_whole_before(path), None) if path.is_file() or path.name == LAST else None
         if before is None:
             raise
-        warnings.warn(f"{error}. The run goes on from {before}", stacklevel=2)
+        warnings.warn(f"the run goes on from {before}: {error}", stacklevel=2)
         return before
     return path
 

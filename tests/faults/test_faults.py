@@ -8,8 +8,8 @@ ended: adapters, averages, optimizers, schedules, scores, gates, samples and wha
 import subprocess
 
 import pytest
-from places import FULL, KILL, MEMORY, PLACES, SECONDS, TERM
-from runs import difference, ended_and_gone_on_with, left_by, versions
+from places import FULL, KILL, MEMORY, PLACES, ROLLOUT, SECONDS, TERM, TOKEN
+from runs import difference, ended_and_gone_on_with, last_checkpoint, left_by, versions, write_config
 from table import seen
 
 from opcod.report.runs import read_run
@@ -71,6 +71,37 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(server, conf
     seen(TERM, "again and again", f"{len(statuses) - 1} times", statuses, differs)
     assert statuses.count(143) > 3
     assert differs is None
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(server, config, unbroken, tmp_path):
+    folder = tmp_path / "run"
+
+    def damage():
+        path = last_checkpoint(folder)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    fault = {"calls": [[ROLLOUT, 8], [TOKEN, 2]], "act": TERM, "after": False}
+    statuses = ended_and_gone_on_with(server, config, folder, fault, between=damage)
+    differs = difference(unbroken, left_by(folder))
+    seen("damage", "checkpoint", "a bit of the newest", statuses, differs)
+    said = tmp_path.joinpath("run.log").read_text("utf-8")
+    before, damaged = (versions(folder)[0] / "checkpoints" / name for name in ("round=1-step=2.ckpt", "last.ckpt"))
+    assert f"opcod: warning: the run goes on from {before}: the checkpoint {damaged} is damaged" in said
+    assert statuses == [143, 0]
+    assert differs is None
+
+
+@pytest.mark.slow
+def test_a_tutor_that_is_frozen_at_the_start_of_a_phase_goes_on_with_it(server, tiny_folder, tmp_path):
+    config = write_config(tmp_path, tiny_folder, tutor="latest")
+    assert ended_and_gone_on_with(server, config, tmp_path / "unbroken") == [0]
+    unbroken = left_by(tmp_path / "unbroken")
+    for act, step in ((TERM, 3), (TERM, 4), (KILL, 7)):  # the first and the second of a phase, and one without a save
+        place = "tutor of the phase", {"calls": [[ROLLOUT, step], [TOKEN, 2]], "act": act, "after": False}
+        survives(server, config, tmp_path / f"{act}-{step}", unbroken, place)
 
 
 @pytest.mark.slow
