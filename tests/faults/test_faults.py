@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from places import FULL, KILL, MEMORY, PLACES, ROLLOUT, SECONDS, TERM, TOKEN
-from runs import difference, ended_and_gone_on_with, last_checkpoint, left_by, versions, write_config
+from runs import difference, ended_and_gone_on_with, first, last_checkpoint, left_by, versions, write_config
 from table import seen
 
 from opcod.report.runs import read_run
@@ -71,6 +71,14 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(server, conf
     seen(TERM, "again and again", f"{len(statuses) - 1} times", statuses, differs)
     assert statuses.count(143) > 3
     assert differs is None
+
+
+@pytest.mark.slow
+def test_runs_that_are_not_the_same_are_told_apart(server, config, unbroken, tmp_path):
+    assert server.run([*first(config, tmp_path / "run"), "--seed_everything=1"], tmp_path / "log") == 0
+    other = left_by(tmp_path / "run")
+    for part in ("opcod", "optimizer_states", "samples", "metrics", "files"):
+        assert difference(unbroken[part], other[part]) is not None, part
 
 
 @pytest.mark.slow
