@@ -117,11 +117,45 @@ def test_where_nothing_is_learned_it_stops_at_once(tiny_folder, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_sigterm_is_as_good(tiny_folder, tmp_path):
-    press = Press(1, number=signal.SIGTERM)
+@pytest.mark.parametrize("times", [1, 3])
+def test_at_sigterm_a_step_is_given_up_and_the_run_goes_on_as_if_nothing_had_been(times, tiny_folder, tmp_path, capsys):
+    press = Press(1, number=signal.SIGTERM, times=times)
+    assert stopped(module_of(tiny_folder), tmp_path, press, rounds=2) == 143
+    assert press.ended == [0]
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert f"The last checkpoint is {last}." in capsys.readouterr().err
+    assert sorted(p.name for p in last.parent.iterdir()) == ["last.ckpt", "round=0-step=1.ckpt"]
+    resumed = fit(module_of(tiny_folder), tmp_path, RoundCheckpoint(), rounds=2, ckpt_path=last)
+    whole = fit(module_of(tiny_folder), tmp_path / "whole", rounds=2)
+    assert_same(final_state(resumed), final_state(whole))
+
+
+def test_at_sigterm_a_validation_is_given_up_and_done_over(tiny_folder, tmp_path):
+    assert stopped(module_of(tiny_folder), tmp_path, Press(number=signal.SIGTERM), rounds=2) == 143
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert sorted(p.name for p in last.parent.iterdir()) == ["last.ckpt", "round=0-step=4.ckpt"]
+    resumed = fit(module_of(tiny_folder), tmp_path, RoundCheckpoint(), rounds=2, ckpt_path=last)
+    whole = fit(module_of(tiny_folder), tmp_path / "whole", rounds=2)
+    assert_same(final_state(resumed), final_state(whole))
+
+
+def test_the_first_step_of_a_run_is_given_up_with_nothing_to_save(tiny_folder, tmp_path):
+    press = Press(0, number=signal.SIGTERM)
     assert stopped(module_of(tiny_folder), tmp_path, press) == 143
-    assert press.ended == [0, 1]
-    assert (tmp_path / "checkpoints" / "round=0-step=2.ckpt").is_file()
+    assert press.ended == []
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_ctrl_c_lets_a_step_end_and_sigterm_after_it_does_not(tiny_folder, tmp_path):
+    class Both(Press):
+        def send(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    press = Both(1)
+    assert stopped(module_of(tiny_folder), tmp_path, press) == 143
+    assert press.ended == [0]
+    assert (tmp_path / "checkpoints" / "round=0-step=1.ckpt").is_file()
 
 
 def test_afterwards_ctrl_c_is_what_it_was(tiny_folder, tmp_path):

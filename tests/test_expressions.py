@@ -1,6 +1,8 @@
 """Expressions: what is read, what is equal, and what must not hold up a run."""
 
 import importlib.util
+import os
+import signal
 import threading
 import time
 
@@ -109,3 +111,48 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'opcod\[math\]'"):
         read_expression("not + asked + before")
+
+
+def kill_while_it_grades(times):
+    """Kill the process, and those that take its place, each before it can reply; returns the thread that does it."""
+    stopped = expressions._PROCESS.running
+    os.kill(stopped.pid, signal.SIGSTOP)
+    start = expressions._PROCESS._start
+
+    def started():
+        process = start()
+        if killed["count"] < times:
+            os.kill(process.pid, signal.SIGSTOP)
+            threading.Timer(0.2, kill, [process]).start()
+        return process
+
+    def kill(process):
+        killed["count"] += 1
+        process.kill()
+
+    killed = {"count": 0}
+    threading.Timer(0.2, kill, [stopped]).start()
+    return started
+
+
+def test_an_answer_over_which_the_process_was_killed_is_graded_by_another(monkeypatch):
+    assert same_expression("x", "x")  # there is one
+    monkeypatch.setattr(expressions._PROCESS, "_start", kill_while_it_grades(1))
+    assert same_expression("a + 2b", "2b + a")
+
+
+def test_a_process_that_is_killed_time_and_again_ends_the_run(monkeypatch):
+    assert same_expression("x", "x")
+    monkeypatch.setattr(expressions._PROCESS, "_start", kill_while_it_grades(9))
+    with pytest.raises(RuntimeError, match="was killed 3 times over one answer"):
+        same_expression("a + 3b", "3b + a")
+    monkeypatch.undo()
+    assert same_expression("a + 3b", "3b + a")
+
+
+def test_what_schedulers_send_to_a_whole_group_does_not_end_it():
+    assert same_expression("x", "x")
+    process = expressions._PROCESS.running
+    process.send_signal(signal.SIGTERM)
+    assert same_expression("a + 4b", "4b + a")
+    assert expressions._PROCESS.running is process

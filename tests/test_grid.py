@@ -11,6 +11,7 @@ import time
 import pytest
 
 from opcod import cli
+from opcod.collection import _logged, _metrics
 from opcod.grid import Grid, cost
 from tiny import run_config
 
@@ -44,6 +45,17 @@ def test_a_cell_goes_on_from_its_newest_checkpoint_and_is_finished_with_its_outc
     (cell.folder / "version_10" / "outcome.json").touch()
     assert cell.finished == cell.folder / "version_10"
     assert cell.done
+
+
+def test_steps_that_were_repeated_stand_once_in_the_tables_and_half_rows_do_not(tmp_path):
+    cell = small().cells(tmp_path)[0]
+    logged = [["0,,0.5", "1,,0.25", "2,,0.125", "3,"], ["2,,0.125", "3,,0.75"]]
+    for version, rows in enumerate(logged):
+        folder = cell.folder / f"version_{version}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text("\n".join(["step,rounds,train/ann/loss", *rows]))
+    rows = list(_metrics(cell, _logged(cell, folder), "step"))
+    assert [(row["step"], row["value"]) for row in rows] == [(0, 0.5), (1, 0.25), (2, 0.125), (3, 0.75)]
 
 
 def test_a_cell_is_done_once_both_of_its_ends_are_measured(tmp_path):

@@ -89,10 +89,10 @@ def test_a_run_that_was_killed_is_shown_as_far_as_it_came(tmp_path):
     with (folder / SAMPLES).open("a") as file:
         file.write('{"round": 0, "text": "What')
     metrics = (folder / "metrics.csv").read_text().splitlines()
-    (folder / "metrics.csv").write_text("\n".join([*metrics[:5], metrics[5] + ",1,2,3"]))
+    (folder / "metrics.csv").write_text("\n".join([*metrics[:5], metrics[5] + ",1,2,3", metrics[6][:9]]))
     run = read_run(folder)
     assert run.notes == [
-        "1 lines of metrics.csv are cut off or of another version, and are left out.",
+        "2 lines of metrics.csv are cut off or of another version, and are left out.",
         "There is no outcome.json: the run has not ended, or it was stopped.",
         "1 lines of samples.jsonl are cut off or of another version, and are left out.",
     ]

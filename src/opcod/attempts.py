@@ -11,6 +11,7 @@ from opcod.grading import Grade, grade
 from opcod.peers import SharedBase
 from opcod.prompts import Message
 from opcod.rollout import Request, Response, Sampling, sample
+from opcod.stopping import look_up
 
 Key = tuple[int | str, ...]
 
@@ -78,6 +79,7 @@ def attempt(
 
 
 def _graded(chat: Chat, question: Question, j: int, prompt: tuple[int, ...], response: Response) -> Attempt:
+    look_up()
     text = chat.text(response.tokens.tolist())
     return Attempt(question, j, prompt, response, text, grade(text, question))
 

@@ -1,23 +1,31 @@
 """What a checkpoint of a co-distillation holds: adapters and training state, and the names of the bases under them.
 
-Nothing in a checkpoint is unpickled but tensors and plain values.
+Nothing in a checkpoint is unpickled but tensors and plain values. Its file is a zip archive, in which every record has
+a checksum; torch writes these but does not look at them, so they are looked at here before anything is loaded.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections.abc import Mapping, Sequence
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from opcod.models import BaseModel, ModelError
 from opcod.peers import Lora, Peer, State
 
 KEY = "opcod"
 """Where our part stands in Lightning's checkpoint."""
+
+LAST = "last.ckpt"
+"""The newest checkpoint of a folder, under a second name."""
 
 
 def pack(peers: Sequence[Peer], *, lora: Lora, models: Mapping[str, BaseModel]) -> dict[str, Any]:
@@ -124,10 +132,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of Lightning's, nothing in it unpickled but tensors and plain values.
 
     Raises:
-        ModelError: If there is none.
+        ModelError: If there is none, or it is damaged.
     """
     if not path.is_file():
         raise ModelError(f"there is no checkpoint {path}: give the path of a file that `opcod fit` wrote, *.ckpt")
+    check_whole(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -140,6 +149,91 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise ModelError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
+
+
+def whole_checkpoint(path: Path) -> Path:
+    """The checkpoint to resume from: `path`, or where it cannot be read the one before it, and that is said.
+
+    Where there is no `last.ckpt`, since the run was killed before its first one had this name, it is the newest.
+
+    Raises:
+        ModelError: If there is none, or none is whole.
+    """
+    try:
+        load_checkpoint(path)
+    except ModelError as error:
+        before = next(_whole_before(path), None) if path.is_file() or path.name == LAST else None
+        if before is None:
+            raise
+        warnings.warn(f"the run goes on from {before}: {error}", stacklevel=2)
+        return before
+    return path
+
+
+def check_whole(path: Path) -> None:
+    """Compare the content of a checkpoint's file with its checksums.
+
+    Raises:
+        ModelError: If they differ. It names the checkpoint before it, if that is whole.
+    """
+    if damage := _damage_in(path):
+        before = next(_whole_before(path), None)
+        remedy = f"take the one before it, {before}" if before else "and there is no whole one before it"
+        raise ModelError(f"the checkpoint {path} is damaged ({damage}): {remedy}")
+
+
+def _damage_in(path: Path) -> str | None:
+    """What does not fit the checksums, if anything; a file of another kind has none."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except Exception as error:  # a broken archive is told in a dozen ways
+        return _first_line(error)
+    return record and f"{record} does not have its checksum"
+
+
+def _whole_before(path: Path) -> Iterator[Path]:
+    """The whole checkpoints in the same folder that were written before this one, the newest first."""
+    written = {other: other.stat().st_mtime_ns for other in path.parent.glob("*.ckpt") if other != path}
+    own = path.stat().st_mtime_ns if path.is_file() else max(written.values(), default=0)
+    for other in sorted(written, key=written.__getitem__, reverse=True):
+        if written[other] <= own and _is_whole(other):
+            yield other
+
+
+def _is_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK" and _damage_in(path) is None
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint where it is to be, and reads none that is damaged.
+
+    Lightning's own writes it to the system's temporary folder first, which may be smaller, and another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: If the disk is full.
+        """
+        content = io.BytesIO()  # torch tells a full disk by an error of its own
+        torch.save(checkpoint, content)
+        Path(path).write_bytes(content.getbuffer())
+
+    def load_checkpoint(self, path: str | Path, *given: Any, **settings: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            ModelError: If it is damaged.
+        """
+        if Path(path).is_file():
+            check_whole(Path(path))
+        return super().load_checkpoint(path, *given, **settings)
 
 
 def _first_line(error: Exception) -> str:

@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: What follows `opcod`; by default what the process was given.
 
     Raises:
-        SystemExit: With status 1 after a mistake of the user's, 2 after one in the command line itself, and 130 after
-            Ctrl-C.
+        SystemExit: With status 1 after a mistake of the user's, 2 after one in the command line itself, 130 after
+            Ctrl-C, and 143 after SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with_traceback = "--traceback" in given or os.environ.get("OPCOD_TRACEBACK") == "1"
@@ -87,10 +87,11 @@ def explain(error: Exception) -> str | None:
 
     from opcod.halving import is_out_of_memory
 
-    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+    if is_out_of_memory(error):
+        said = next(iter(str(error).splitlines()), type(error).__name__)
         return (
             "the memory is full: lower `matching.micro_batch_tokens` and `rollout.batch_size`, or set "
-            f"`checkpoint_activations` to true ({str(error).splitlines()[0]})"
+            f"`checkpoint_activations` to true ({said})"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'no file named'}): free space, or write to another folder"
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="opcod",
         description="Two language models teach each other until both are better in both domains (arXiv 2606.14368).",
         epilog="`opcod COMMAND --help` lists a command's options. --traceback, or OPCOD_TRACEBACK=1, shows where an "
-        "error came from. Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted.",
+        "error came from. Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted, 143 terminated.",
     )
     parser.add_argument("--version", action="version", version=f"opcod {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

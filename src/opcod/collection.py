@@ -96,12 +96,12 @@ def rate_rows(found: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
 
 
 def _logged(cell: Cell, last: Path) -> list[dict[str, str]]:
-    """The rows of `metrics.csv`, of all versions in turn over which a run that was stopped is spread."""
+    """The whole rows of `metrics.csv`, of all versions in turn over which a run that was stopped is spread."""
     rows: list[dict[str, str]] = []
     for version in reversed(cell.versions):
         if (path := version / "metrics.csv").is_file():
             with path.open(encoding="utf-8", newline="") as file:
-                rows += csv.DictReader(file)
+                rows += [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
         if version == last:
             break
     return rows

@@ -24,7 +24,7 @@ from opcod.callbacks.checkpoints import write_whole
 from opcod.callbacks.solutions import SolutionWriter
 from opcod.candidates import find_candidate, module_of, together
 from opcod.card import commit_of_checkout, model_card, title_of
-from opcod.checkpoint import load_checkpoint, read_checkpoint, roles_of
+from opcod.checkpoint import load_checkpoint, read_checkpoint, roles_of, whole_checkpoint
 from opcod.codistillation import CoDistillation
 from opcod.conversation import Conversation, converse
 from opcod.data.datamodule import LessonData, QuestionData
@@ -83,6 +83,8 @@ class Command(LightningCLI):
     """LightningCLI with one seed for everything, and without a checkpoint's say in the settings."""
 
     model_seed = "model.seed"
+    resumes: tuple[str | None, ...] = ()
+    """Subcommands that go on from a checkpoint; None where the command has none."""
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed, which data and model share, and how much is said."""
@@ -119,8 +121,12 @@ class Command(LightningCLI):
 
     def _chosen(self, option: str) -> Any:
         """What the command, or the subcommand that was given, has for an option."""
+        return self._given.get(option)
+
+    @property
+    def _given(self) -> Namespace:
         subcommand = self.config.get("subcommand")
-        return (self.config[subcommand] if subcommand else self.config).get(option)
+        return self.config[subcommand] if subcommand else self.config
 
     def _parse_ckpt_path(self) -> None:
         """Look at a checkpoint before the models are loaded.
@@ -128,7 +134,10 @@ class Command(LightningCLI):
         Lightning reads hyper-parameters out of it here and lets them override the command line; nothing is read here.
         """
         if path := self._chosen("ckpt_path"):
-            load_checkpoint(Path(path))
+            if self.config.get("subcommand") in self.resumes:
+                self._given.ckpt_path = str(whole_checkpoint(Path(path)))
+            else:
+                load_checkpoint(Path(path))
 
 
 class CoDistil(Command):
@@ -142,6 +151,7 @@ class CoDistil(Command):
     """
 
     model_seed = "model.init_args.seed"
+    resumes = ("fit",)
 
     def __init__(self, arguments: Sequence[str], *, run: bool = True, saved: bool = True, **parser: Any) -> None:
         usages = {name: {"usage": f"opcod {name} [-c CONFIG ...] [options]"} for name in self.subcommands()}
@@ -448,6 +458,8 @@ def solve(arguments: Sequence[str]) -> None:
 
 class Specialise(Lessons):
     """The arguments of `opcod specialise`."""
+
+    resumes = (None,)
 
     def __init__(self, arguments: Sequence[str]) -> None:
         purpose = "Fine-tune one student on worked solutions and write its adapter."

@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -24,6 +26,7 @@ MAX_SECONDS = 2.0
 """The most processor time that reading or comparing may take."""
 MAX_MEMORY = 2 << 30
 """The most memory, in bytes."""
+_TRIES = 3  # of a process that is killed from outside
 INSTALL = "pip install 'opcod[math]'"
 
 _NAMES = "arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc log ln exp sqrt pi theta alpha beta gamma omega"
@@ -98,19 +101,39 @@ class _Process:
 
     def ask(self, question: tuple[str, ...]) -> str | None:
         with self.lock:
-            if self.running is None or self.running.poll() is not None:
-                self.running = self._start()
-            assert self.running.stdin is not None
-            assert self.running.stdout is not None
-            self.running.stdin.write(json.dumps(question) + "\n")
+            for _ in range(_TRIES):
+                line = self._exchange(json.dumps(question) + "\n")
+                if line.endswith("\n"):
+                    reply: str | None = json.loads(line)
+                    return reply
+                if self._ended() != -signal.SIGKILL:  # it took too much, or broke down over the question
+                    return None
+        raise RuntimeError(
+            f"the process that grades expressions was killed {_TRIES} times over one answer, by the system or by hand: "
+            "see that there is memory for it, and go on from the last checkpoint"
+        )
+
+    def _exchange(self, question: str) -> str:
+        """The line that the process replies; not a whole one if it ended."""
+        if self.running is None or self.running.poll() is not None:
+            self.running = self._start()
+        assert self.running.stdin is not None
+        assert self.running.stdout is not None
+        try:
+            self.running.stdin.write(question)
             self.running.stdin.flush()
-            line = self.running.stdout.readline()
-            if not line:
-                self.running.communicate()
-                self.running = None
-                return None
-            reply: str | None = json.loads(line)
-            return reply
+        except BrokenPipeError:
+            return ""
+        return self.running.stdout.readline()
+
+    def _ended(self) -> int:
+        """The status of the process, which has ended."""
+        assert self.running is not None
+        with suppress(BrokenPipeError):
+            self.running.communicate()
+        status = self.running.wait()
+        self.running = None
+        return status
 
     def _start(self) -> subprocess.Popen[str]:
         if importlib.util.find_spec("math_verify") is None:
@@ -136,9 +159,9 @@ _PROCESS = _Process()
 def _serve() -> None:
     """Reply to each line that comes in by a line, until there are no more."""
     import resource
-    import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks ends it
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # whoever asks ends it
     try:
         import math_verify  # noqa: F401  # takes a second
     except ImportError as error:

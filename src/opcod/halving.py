@@ -27,12 +27,12 @@ def halved_where_full(
         parameters: Whose gradients `work` adds to; they begin again from what they were.
 
     Raises:
-        RuntimeError: If that does not fit either, or for any other reason.
+        RuntimeError, MemoryError: If that does not fit either, or for any other reason.
     """
     gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
     try:
         return work(size)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if size < 2 or not is_out_of_memory(error):
             raise
     # Only here have the frames in which it failed, and their tensors, been let go.
@@ -50,6 +50,8 @@ def halved_where_full(
     return work(size // 2)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not get memory, on a GPU or from the system."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had, by torch on a GPU or from the system, or by Python."""
+    if isinstance(error, RuntimeError):
+        return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError)

@@ -21,6 +21,7 @@ from opcod.decoding import GrowingLayer, SharedCache
 from opcod.halving import halved_where_full
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes, repeat_runs
+from opcod.stopping import look_up
 
 _BLOCK = 256  # tokens summed at once when a distribution is inverted
 _CANDIDATES = 256  # tokens looked at for top-p before the whole vocabulary is sorted
@@ -130,6 +131,7 @@ def _sample_batch(
     place = mask.sum(1)  # [live] of the next token
     with base.decoding(cache):
         for step in range(limit):
+            look_up()
             logits = base.head(hidden)
             chosen = choose(logits, uniforms[live, step], sampling.temperature, sampling.top_p)
             tokens[live, step] = chosen

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from opcod.halving import halved_where_full
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, kindred_runs, positions, read_prefixes
+from opcod.stopping import look_up
 
 T = TypeVar("T")
 
@@ -87,12 +88,16 @@ def over_micro_batches(
         parameters: Whose gradients `work` adds to.
         work: Takes indices into `sequences`.
     """
-    return halved_where_full(
-        lambda tokens: [work(rows) for rows in token_batches(sequences, tokens)],
-        max_tokens,
-        setting="micro_batch_tokens",
-        parameters=parameters,
-    )
+
+    def over(tokens: int) -> list[T]:
+        """In micro-batches of so many."""
+        done = []
+        for rows in token_batches(sequences, tokens):
+            look_up()
+            done.append(work(rows))
+        return done
+
+    return halved_where_full(over, max_tokens, setting="micro_batch_tokens", parameters=parameters)
 
 
 def token_batches(sequences: Sequence[Scored], max_tokens: int) -> list[list[int]]:

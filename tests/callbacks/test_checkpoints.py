@@ -1,15 +1,19 @@
 import errno
 import os
+import resource
+import signal
+import subprocess
+import tempfile
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
-from lightning.fabric.plugins.io import torch_io
 from torch.utils.data import DataLoader
 from toy import SCORES, ToyData, ToyRounds, run, trainer_of
 
-from opcod.callbacks import CheckpointError, OutcomeTable, RoundCheckpoint, RoundProgress, SampleTable
+from opcod.callbacks import CheckpointError, CleanStop, OutcomeTable, RoundCheckpoint, RoundProgress, SampleTable
+from opcod.stopping import GivenUp
 
 ALL_STEPS = [(r, phase, step) for r in range(3) for phase in range(2) for step in range(2)]
 # By hand: phase 0 adds 0 + 1 + 100 + 101 + 200 + 201, phase 1 adds 10 + 11 + 110 + 111 + 210 + 211.
@@ -98,27 +102,27 @@ def test_a_sanity_check_or_a_validation_by_itself_saves_nothing(tmp_path):
     assert names(tmp_path) == ["last.ckpt", "round=1.ckpt"]
 
 
-def test_a_full_disk_leaves_no_half_file_and_the_previous_checkpoint_whole(tmp_path, monkeypatch):
-    atomic_save = torch_io._atomic_save
+def test_a_full_disk_leaves_no_half_file_and_the_previous_checkpoint_whole(tmp_path, request):
+    class Full(L.Callback):
+        """Lets files be no longer than a checkpoint's half from the second round on."""
 
-    def fill_up(checkpoint, path):
-        if "round=2" in str(path):
-            Path(path).write_bytes(b"half of it")  # as the system leaves it, tried on a full tmpfs
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        atomic_save(checkpoint, path)
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                limit = (tmp_path / "checkpoints/round=1.ckpt").stat().st_size // 2
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-    monkeypatch.setattr(torch_io, "_atomic_save", fill_up)
-    callback = RoundCheckpoint()
+    callback, before = RoundCheckpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before))
     with pytest.raises(CheckpointError) as caught:
-        run(tmp_path, callback)
+        run(tmp_path, callback, Full())
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
     folder = tmp_path / "checkpoints"
     assert str(caught.value) == (
-        f"the checkpoint {folder}/round=2.ckpt could not be written: No space left on device. Make room, or give "
+        f"the checkpoint {folder}/round=2.ckpt could not be written: File too large. Make room, or give "
         f"RoundCheckpoint another `folder`, then resume with `--ckpt_path {folder}/last.ckpt`, which is whole"
     )
     assert names(tmp_path) == ["last.ckpt", "round=1.ckpt"]
     assert callback.saved == ["round=1.ckpt"]
-    monkeypatch.undo()
     assert numbers(run(tmp_path, RoundCheckpoint(), ckpt_path=folder / "last.ckpt")) == FINAL_NUMBERS
 
 
@@ -131,7 +135,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_checkpoint_with_all_callbacks_loads_without_unpickling(tmp_path):
     run(tmp_path, RoundCheckpoint(), SampleTable(), OutcomeTable(), RoundProgress(plain=True), rounds=1)
     checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["callbacks"]["RoundCheckpoint"] == {"saved": ["round=1.ckpt"]}
+    assert checkpoint["callbacks"]["RoundCheckpoint"] == {"saved": ["round=1.ckpt"], "unsaved_round": False}
     assert checkpoint["callbacks"]["SampleTable"] == {"positions": [(0, 1, 1)]}
     assert checkpoint["callbacks"]["OutcomeTable"]["initial"]["chemist"]["chemistry"]["avg"] == 0.6
 
@@ -171,3 +175,85 @@ def test_epochs_without_validation_are_saved_and_resumed_too(tmp_path):
 def test_counts_below_one_are_refused(settings):
     with pytest.raises(ValueError, match="expected at least 1 each"):
         RoundCheckpoint(**settings)
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_a_living_ones_stays(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True).stdout.strip()
+    (folder / f".round=1.ckpt.{dead}.part").write_text("half")
+    (folder / f".round=2.ckpt.{os.getppid()}.part").write_text("half")
+    run(tmp_path, RoundCheckpoint(), rounds=1)
+    hidden = [name for name in names(tmp_path) if name.startswith(".")]
+    assert hidden == [f".round=2.ckpt.{os.getppid()}.part"]
+
+
+def test_nothing_goes_by_way_of_the_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    run(tmp_path, RoundCheckpoint(), rounds=1)
+    assert names(tmp_path) == ["last.ckpt", "round=1.ckpt"]
+
+
+def test_a_step_that_is_given_up_leaves_the_state_before_it(tmp_path):
+    class GiveUp(ToyRounds):
+        def training_step(self, batch, batch_idx):
+            if (batch.round, batch.phase, batch.step) == (1, 1, 0):
+                raise GivenUp(signal.SIGTERM)
+            super().training_step(batch, batch_idx)
+
+    with pytest.raises(GivenUp):
+        run(tmp_path, RoundCheckpoint(), CleanStop(), module=GiveUp())
+    assert names(tmp_path) == ["last.ckpt", "round=1-step=2.ckpt", "round=1.ckpt"]
+    resumed = run(tmp_path, RoundCheckpoint(), ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert resumed.steps == ALL_STEPS[6:]
+    assert numbers(resumed) == FINAL_NUMBERS
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_validation_that_is_given_up_is_done_over_by_the_run_that_goes_on(tmp_path, rounds):
+    class GiveUp(ToyRounds):
+        def validation_step(self, batch, batch_idx):
+            if self.current_epoch == rounds - 1 and batch_idx == 1:
+                raise GivenUp(signal.SIGTERM)
+            super().validation_step(batch, batch_idx)
+
+    with pytest.raises(GivenUp):
+        run(tmp_path, RoundCheckpoint(), CleanStop(), module=GiveUp())
+    assert f"round={rounds - 1}-step=4.ckpt" in names(tmp_path)
+
+    class Counting(ToyRounds):
+        batches = ()
+
+        def validation_step(self, batch, batch_idx):
+            self.batches += ((self.current_epoch, batch_idx),)
+
+    resumed = run(tmp_path, RoundCheckpoint(), module=Counting(), ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert resumed.steps == ALL_STEPS[4 * rounds :]
+    assert resumed.validated == list(range(rounds, 4))
+    assert resumed.batches == tuple((r, batch) for r in range(rounds - 1, 3) for batch in (0, 1))
+    assert numbers(resumed) == FINAL_NUMBERS
+    assert "round=3.ckpt" in names(tmp_path)
+
+
+def test_an_update_that_fails_halfway_saves_nothing(tmp_path):
+    class Fails(ToyRounds):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            if (batch.round, batch.phase, batch.step) == (1, 1, 0):
+                raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run(tmp_path, RoundCheckpoint(), CleanStop(), module=Fails())
+    assert names(tmp_path) == ["last.ckpt", "round=1.ckpt"]
+
+
+def test_memory_that_runs_out_within_a_step_leaves_the_state_before_it(tmp_path):
+    class Fails(ToyRounds):
+        def training_step(self, batch, batch_idx):
+            if (batch.round, batch.phase, batch.step) == (1, 1, 0):
+                raise MemoryError
+            super().training_step(batch, batch_idx)
+
+    with pytest.raises(MemoryError):
+        run(tmp_path, RoundCheckpoint(), CleanStop(), module=Fails())
+    assert names(tmp_path) == ["last.ckpt", "round=1-step=2.ckpt", "round=1.ckpt"]

@@ -6,17 +6,19 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import psutil
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from torch.optim import Optimizer
 
+from opcod.checkpoint import LAST, WholeCheckpointIO
 from opcod.processes import AdapterStrategy
 from opcod.students import Students
-
-LAST = "last.ckpt"
 
 
 class CheckpointError(RuntimeError):
@@ -27,8 +29,11 @@ class RoundCheckpoint(Checkpoint):
     """Saves a checkpoint after every round's validation, so that it holds the scores of that round.
 
     A name says how far the run was: `round=3.ckpt` after three rounds, `round=2-step=07.ckpt` after two rounds
-    and seven steps of the third, whichever its phase. `last.ckpt` is the newest of them. For a `Specialist` a
-    round is an epoch.
+    and seven steps of the third, whichever its phase; after the last of them the round's validation is still to come.
+    `last.ckpt` is the newest of them. For a `Specialist` a round is an epoch.
+
+    A checkpoint is on the disk before it has its name, and the one before stays until then, so there is always a whole
+    one. A step or a validation that is given up can be left behind: `save_last_step` saves what was before it.
 
     Args:
         folder: Where to; by default `checkpoints` in the run's log folder.
@@ -46,6 +51,21 @@ class RoundCheckpoint(Checkpoint):
         self.due = False  # save after the step at hand, whichever it is
         self.last: Path | None = None  # the newest that was saved in this process
         self._unsaved_round = False
+        self._unsaved_step: tuple[str, dict[str, Any]] | None = None  # its name, and the loops as they stood after it
+        self._loops: dict[str, Any] | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """See to how checkpoints are written and read, and remove what processes that were killed left half written."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        if stage == "fit" and trainer.is_global_zero:
+            resumed = [Path(trainer.ckpt_path).parent] if trainer.ckpt_path else []
+            for folder in (self._folder(trainer), *resumed):
+                remove_unfinished(folder)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """From here on the state is no longer that of the step before."""
+        self._unsaved_step = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -54,8 +74,32 @@ class RoundCheckpoint(Checkpoint):
         steps, done = trainer.num_training_batches, batch_idx + 1
         if done >= steps:
             self._unsaved_round = True
-        elif self.due or (self.every_n_steps is not None and done % self.every_n_steps == 0):
-            self._save(trainer, f"round={trainer.current_epoch}-step={done:0{len(str(steps))}}.ckpt")
+            return
+        self._unsaved_step = self._name_of(trainer, done), trainer.fit_loop.state_dict()
+        if self.due or (self.every_n_steps is not None and done % self.every_n_steps == 0):
+            self.save_last_step(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A round's last step can be saved, with its validation as one that is to be done over."""
+        if self._unsaved_round:
+            loops = trainer.fit_loop.state_dict()
+            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # so Lightning keeps its first batch
+            loops["epoch_loop.val_loop.batch_progress"] = {"total": begun, "current": begun, "is_last_batch": False}
+            self._unsaved_step = self._name_of(trainer, int(trainer.num_training_batches)), loops
+
+    def save_last_step(self, trainer: L.Trainer) -> None:
+        """Save the state in which the last step left the run, whatever was begun and given up since; but once."""
+        if self._unsaved_step is not None:
+            name, self._loops = self._unsaved_step
+            try:
+                self._save(trainer, name)
+            finally:
+                self._loops = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the loops stand where the last step left them."""
+        if self._loops is not None:
+            checkpoint["loops"]["fit_loop"] = self._loops
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save after the round's validation."""
@@ -73,7 +117,7 @@ class RoundCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer, name: str) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(self.folder or run_folder(trainer) / "checkpoints")
+        folder = self._folder(trainer)
         before = self.saved
         self.saved = [*(n for n in before if n != name), name]  # the checkpoint counts itself
         if isinstance(trainer.lightning_module, Students):
@@ -87,7 +131,14 @@ class RoundCheckpoint(Checkpoint):
         else:
             trainer.save_checkpoint(folder / name, weights_only=False)  # writes nothing, but rank 0 waits for all
         self.saved = self.saved[-self.keep :]
-        self.due, self.last = False, folder / LAST
+        self.due, self.last, self._unsaved_step = False, folder / LAST, None
+
+    def _folder(self, trainer: L.Trainer) -> Path:
+        return Path(self.folder or run_folder(trainer) / "checkpoints")
+
+    def _name_of(self, trainer: L.Trainer, done: int) -> str:
+        """Of a checkpoint after so many steps of the round."""
+        return f"round={trainer.current_epoch}-step={done:0{len(str(trainer.num_training_batches))}}.ckpt"
 
     def _write(self, trainer: L.Trainer, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,23 +150,46 @@ class RoundCheckpoint(Checkpoint):
             (folder / old).unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The checkpoints that are there."""
-        return {"saved": self.saved}
+        """The checkpoints that are there, and whether this one waits for a validation."""
+        return {"saved": self.saved, "unsaved_round": self._unsaved_round}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the checkpoints that were there."""
         self.saved = list(state_dict["saved"])
+        self._unsaved_round = state_dict.get("unsaved_round", False)  # older checkpoints do not have it
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name to write to in place of `path`, which it becomes when the block ends; on an error it is removed."""
+    """A name to write to in place of `path`, which it becomes when the block ends; on an error it is removed.
+
+    The content is on the disk before it has its name. Whether the name is too, some file systems do not let one ask.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield unfinished
+        _sync(unfinished, os.O_RDWR)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+    with suppress(OSError):
+        _sync(path.parent, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `whole` left half written where its process was killed."""
+    for unfinished in folder.glob(".*.part"):
+        process = unfinished.name.split(".")[-2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            unfinished.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:

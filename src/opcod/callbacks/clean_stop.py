@@ -1,4 +1,4 @@
-"""Ctrl-C: a run stops where it can be gone on with, and says how."""
+"""Ctrl-C and SIGTERM: a run stops where it can be gone on with, and says how."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -14,22 +15,19 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from opcod.callbacks.checkpoints import RoundCheckpoint, run_folder
+from opcod.halving import is_out_of_memory
 from opcod.processes import AdapterStrategy, Lifeline
 from opcod.ranks import Ranks
-
-
-class Interrupted(SystemExit):
-    """The program was stopped, and ends with the status that shells give to the signal: 130 for Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
+from opcod.stopping import GivenUp, Interrupted, ask_to_give_up, look_up
 
 
 class CleanStop(Callback):
     """Lets a step, or the validation after a round, end at Ctrl-C; has it saved, and says what resumes the run.
 
-    A second Ctrl-C stops at once, and so does the first where nothing is being learned. SIGTERM, by which schedulers
-    announce the end, counts as Ctrl-C; Lightning itself then ends the run after the step.
+    A second Ctrl-C stops at once, and so does the first where nothing is being learned. At SIGTERM, by which schedulers
+    announce the end, there may be less time than a step takes: the step, or the validation, is given up where its
+    computation looks up next (`opcod.stopping`), and what the step before it came to is saved. The same is saved where
+    the memory is full. Several processes stop together, so they end their step even then.
 
     Args:
         command: What resumes a run, before its config and checkpoint.
@@ -61,6 +59,7 @@ class CleanStop(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """A step begins, unless the run was to stop and is saved."""
+        look_up()
         if not any(checkpoint.due for checkpoint in _checkpoints(trainer)):
             self._stop_if_agreed()
         self._learning = "step"
@@ -87,7 +86,11 @@ class CleanStop(Callback):
         self._stop_if_agreed()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Say what resumes the run, whatever ended it."""
+        """Save what a step that was given up was begun with, and say what resumes the run, whatever ended it."""
+        given_up = isinstance(exception, GivenUp | SIGTERMException) or is_out_of_memory(exception)
+        if given_up and trainer.world_size == 1:  # to save, processes wait for each other
+            for checkpoint in _checkpoints(trainer):
+                checkpoint.save_last_step(trainer)
         self._silence()
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM  # Lightning leaves it at success
@@ -106,11 +109,23 @@ class CleanStop(Callback):
             if callable(before):
                 before(number, frame)
             return
-        if self.asked is not None or not self._learning:
+        alone = self._trainer is not None and self._trainer.world_size == 1  # SIGTERM may come twice, to a group too
+        urgent = number == signal.SIGTERM and alone
+        if not self._learning or (self.asked is not None and number == signal.SIGINT):
             raise Interrupted(number)
+        if urgent:
+            ask_to_give_up(number)
+        if self.asked is None:
+            self._announce(urgent)
         self.asked = number
+
+    def _announce(self, urgent: bool) -> None:
         assert self._trainer is not None
-        self._trainer.print(f"Stopping after this {self._learning}; Ctrl-C again stops at once.")
+        told = f"Stopping after this {self._learning}; Ctrl-C again stops at once."
+        if urgent:
+            told = f"Giving up this {self._learning}, to save what was learned before it."
+        with suppress(RuntimeError):  # the signal came while something was being printed
+            self._trainer.print(told)
 
     def _agree(self, trainer: L.Trainer) -> None:
         """After a step, and a round: whoever was asked, all stop, and save first."""
@@ -130,6 +145,7 @@ class CleanStop(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._active, self._trainer = False, None
+        ask_to_give_up(None)
 
     def _resumption(self, trainer: L.Trainer) -> str:
         saved = [checkpoint.last for checkpoint in _checkpoints(trainer) if checkpoint.last]

@@ -155,7 +155,7 @@ def _metrics(run: Run) -> Iterator[dict[str, float]]:
     with path.open(encoding="utf-8", errors="replace", newline="") as lines:
         for row in csv.DictReader(lines):
             try:
-                if None in row:  # more fields than names
+                if None in row or None in row.values():  # more fields than names, or fewer
                     raise ValueError
                 yield {name: float(value) for name, value in row.items() if name and value}
             except (TypeError, ValueError):  # or it was being written
