@@ -62,6 +62,7 @@ CALLBACKS = (
     "CleanStop",
     "SampleTable",
     "RoundProgress",
+    "CollapseWatch",
     "OutcomeTable",
     "predictions.PredictionWriter",
 )

@@ -71,10 +71,12 @@ class Match:
     Args:
         loss: The step's loss, importance weights included.
         per_token: The divergence of each context's response tokens, without these weights, [T] each.
+        overlap: Share of the student's `top_k` tokens that are among the self-teacher's, mean over all tokens.
     """
 
     loss: float
     per_token: list[Tensor]
+    overlap: float
 
     @property
     def tokens(self) -> int:
@@ -108,8 +110,8 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
     total = sum(lengths)
     weights = token_weights(lengths, responses=len(contexts), tokens=total, average=settings.average)
 
-    def micro_batch(rows: list[int]) -> tuple[float, dict[int, Tensor]]:
-        """Its share of the loss, and the divergences of each row's tokens."""
+    def micro_batch(rows: list[int]) -> tuple[float, float, dict[int, Tensor]]:
+        """Its shares of the loss and of the overlap, and the divergences of each row's tokens."""
         micro = [students[i] for i in rows]
         # The teacher first: activations that are recomputed in the backward pass need the student still active.
         with tutee.using(settings.teacher_role):
@@ -132,11 +134,13 @@ def match(tutee: Peer, contexts: Sequence[Context], settings: Matching, backward
             loss = (per_token * torch.cat([weights[i] for i in rows]).to(per_token.device)).sum()
             backward(loss)
         divergences = matched.per_token.detach().split([lengths[i] for i in rows])
-        return float(loss.detach()), dict(zip((order[i] for i in rows), divergences, strict=True))
+        overlap = float(matched.overlap.sum()) / total
+        return float(loss.detach()), overlap, dict(zip((order[i] for i in rows), divergences, strict=True))
 
     parts = over_micro_batches(teachers, settings.micro_batch_tokens, tutee.parameters(), micro_batch)
-    found = {i: divergences for _, some in parts for i, divergences in some.items()}
-    return Match(sum(loss for loss, _ in parts), [found[i] for i in range(len(contexts))])
+    losses, overlaps, divergences = zip(*parts, strict=True)
+    found = {i: of_row for some in divergences for i, of_row in some.items()}
+    return Match(sum(losses), [found[i] for i in range(len(contexts))], sum(overlaps))
 
 
 def _shown(context: Context) -> tuple[str, str | None]:
