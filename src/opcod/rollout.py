@@ -235,10 +235,8 @@ def drawn(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """
     probabilities = logits.softmax(-1)
     log_probs = probabilities.gather(1, chosen[:, None])[:, 0].log()
-    with torch.autocast(logits.device.type, enabled=False):
-        mean = torch.bmm(probabilities[:, None], logits[:, :, None])[:, 0, 0]  # in one pass, without a copy
     normaliser = logits.gather(1, chosen[:, None])[:, 0] - log_probs
-    return log_probs, (normaliser - mean).clamp(min=0)
+    return log_probs, (normaliser - probabilities.mul_(logits).sum(-1)).clamp(min=0)
 
 
 def _invert(weights: Tensor, uniform: Tensor) -> Tensor:

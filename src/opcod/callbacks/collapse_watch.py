@@ -86,7 +86,7 @@ class CollapseWatch(Callback):
             if self.stop:
                 raise CollapseError("; ".join(signs))
             for sign in signs:
-                warnings.warn(sign, stacklevel=2)
+                warnings.warn(sign, stacklevel=1)
 
     def observe(self, student: str, figures: Mapping[str, float]) -> list[str]:
         """Take a step's figures, under the names they are logged by, and say which signs of a collapse are new."""
@@ -140,7 +140,7 @@ def signs(who: str, began: Mapping[str, float], now: Mapping[str, float], limits
         ),
         "lengthening": (
             rise["truncated"] > limits.lengthening,
-            f"{who}'s responses run to their limit, the share that is cut off went from {change('truncated')}: {_REMEDY}",
+            f"{who}'s responses run to their limit, the share cut off went from {change('truncated')}: {_REMEDY}",
         ),
         "shortening": (
             tokens[1] < limits.shortening * tokens[0],
@@ -156,11 +156,11 @@ def signs(who: str, began: Mapping[str, float], now: Mapping[str, float], limits
         ),
         "divergence": (
             divergence[1] > limits.divergence * divergence[0],
-            f"{who} leaves its self-teacher, the divergence of a token went from {change('divergence')} nats: {_REMEDY}",
+            f"{who} leaves its self-teacher, the divergence a token went from {change('divergence')} nats: {_REMEDY}",
         ),
         "overlap": (
             -rise["overlap"] > limits.overlap,
-            f"{who} and its self-teacher part, the overlap of their likely tokens went from {change('overlap')}: {_REMEDY}",
+            f"{who} and its self-teacher part, the overlap of likely tokens went from {change('overlap')}: {_REMEDY}",
         ),
     }
     return {cause: sign for cause, (shown, sign) in told.items() if shown}
