@@ -37,14 +37,14 @@ class Limits:
         overlap: Largest fall of the share of the student's top-k tokens that are among the self-teacher's.
     """
 
-    entropy_fall: float = 0.25
+    entropy_fall: float = 0.1
     entropy_rise: float = 3.0
-    lengthening: float = 0.3
-    shortening: float = 0.5
-    repetition: float = 0.2
-    format: float = 0.3
-    divergence: float = 5.0
-    overlap: float = 0.2
+    lengthening: float = 0.2
+    shortening: float = 0.6
+    repetition: float = 0.15
+    format: float = 0.25
+    divergence: float = 4.0
+    overlap: float = 0.15
 
 
 class CollapseWatch(Callback):
@@ -64,7 +64,7 @@ class CollapseWatch(Callback):
         CollapseError: With `stop`, at the first sign.
     """
 
-    def __init__(self, beginning: int = 3, window: int = 2, limits: Limits = Limits(), stop: bool = False) -> None:
+    def __init__(self, beginning: int = 2, window: int = 2, limits: Limits = Limits(), stop: bool = False) -> None:
         if beginning < 1 or window < 1:
             raise ValueError(f"beginning is {beginning} and window is {window}: expected at least 1 each")
         self.beginning = beginning
