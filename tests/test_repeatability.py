@@ -1,6 +1,6 @@
 """The same seed gives the same run; micro-batches and rows side by side, which are not the method's, only round.
 
-The tolerances are those of docs/repeatability.md.
+The tolerances are those of docs/numbers.md.
 """
 
 import csv

@@ -36,29 +36,29 @@ def told(watch, *steps):
     ("ill", "beyond", "within", "said"),
     [
         ("entropy", 0.03, 0.05, "responses become all alike, the entropy of a token went from 0.4 to 0.03 nats"),
-        ("entropy", 1.3, 1.1, "drifts to arbitrary tokens, the entropy of one went from 0.4 to 1.3 nats"),
+        ("entropy", 1.1, 0.9, "drifts to arbitrary tokens, the entropy of one went from 0.4 to 1.1 nats"),
         ("truncated", 0.21, 0.19, "responses run to their limit, the share cut off went from 0 to 0.21"),
         ("response_tokens", 47.0, 49.0, "responses shrink, their mean length went from 80 to 47 tokens"),
         ("repetition", 0.26, 0.24, "repeats itself, the share of repeated 4-grams went from 0.1 to 0.26"),
         ("format", 0.74, 0.76, "loses the format, the share of responses in it went from 1 to 0.74"),
-        ("divergence", 0.041, 0.039, "leaves its self-teacher, the divergence a token went from 0.01 to 0.041 nats"),
+        ("divergence", 0.031, 0.029, "leaves its self-teacher, the divergence a token went from 0.01 to 0.031 nats"),
         ("overlap", 0.64, 0.66, "and its self-teacher part, the overlap of likely tokens went from 0.8 to 0.64"),
     ],
 )
 def test_each_sign_is_told_beyond_its_limit_and_once(ill, beyond, within, said):
     fine = [step()] * 2
     assert told(CollapseWatch(), *fine, *[step(**{ill: within})] * 5) == [[]] * 7
-    first, *rest = told(CollapseWatch(), *fine, *[step(**{ill: beyond})] * 5)[3:]
+    first, *rest = told(CollapseWatch(), *fine, *[step(**{ill: beyond})] * 5)[2:]
     assert len(first) == 1
     assert said in first[0]
     assert "ann" in first[0]
     assert "lower the learning rate, and go on from an earlier checkpoint" in first[0]
-    assert rest == [[]] * 3
+    assert rest == [[]] * 4
 
 
 def test_means_over_the_beginning_and_the_window_count_by_hand():
     watch = CollapseWatch(beginning=2, window=2, limits=Limits(format=0.27))
-    steps = [step(format=f) for f in (1.0, 0.8, 0.7, 0.6, 0.6)]  # began with 0.9; then 0.65, and 0.6 at the end
+    steps = [step(format=f) for f in (1.0, 0.8, 0.7, 0.6, 0.6)]  # began with 0.9; then 0.7, 0.65, and 0.6
     assert [len(signs) for signs in told(watch, *steps)] == [0, 0, 0, 0, 1]
 
 

@@ -38,12 +38,12 @@ class Limits:
     """
 
     entropy_fall: float = 0.1
-    entropy_rise: float = 3.0
+    entropy_rise: float = 2.5
     lengthening: float = 0.2
     shortening: float = 0.6
     repetition: float = 0.15
     format: float = 0.25
-    divergence: float = 4.0
+    divergence: float = 3.0
     overlap: float = 0.15
 
 
@@ -56,7 +56,7 @@ class CollapseWatch(Callback):
 
     Args:
         beginning: The first steps of a student, whose mean is what it began with.
-        window: The last steps, whose mean is compared with that.
+        window: The last steps since then, whose mean is compared with it.
         limits: How far it may go.
         stop: End the run instead of warning.
 
@@ -98,8 +98,6 @@ class CollapseWatch(Callback):
             return []
         last.append(found)
         del last[: -self.window]
-        if len(last) < self.window:
-            return []
         shown = signs(student, _means(first), _means(last), self.limits)
         new = {cause: sign for cause, sign in shown.items() if cause not in told}
         told += new
