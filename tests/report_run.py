@@ -55,7 +55,11 @@ def write_run(folder, rows=(), *, ended=True):
             who = f"train/{STUDENTS[place // 4]}"
             step = {"round": rounds, "phase": place // 4, "phase_step": place % 4, "step": 8 * rounds + place}
             figures = {"seconds/rollout": 2.0, "seconds/match": 4.0, "tokens_per_second/rollout": 100.0}
-            logged.append(step | figures | {f"{who}/success_groups": float(place != 2), f"{who}/gradient_norm": 1.0})
+            logged.append(
+                step
+                | figures
+                | {f"{who}/success_groups": float(place != 2), f"{who}/gradient_norm": 1.0, f"{who}/entropy": 0.3}
+            )
     names = list(dict.fromkeys(name for row in logged for name in row))
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, names)

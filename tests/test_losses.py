@@ -191,6 +191,20 @@ def test_chunked_equals_dense_in_value_and_gradient(chunk_tokens, top_k):
     torch.testing.assert_close(chunked.log_probs, head(hidden).log_softmax(-1)[range(7), tokens].detach())
 
 
+def test_overlap_is_the_share_of_the_students_likeliest_tokens_among_the_teachers():
+    student = torch.tensor([[5.0, 4.0, 3.0, 0.0, 0.0, -1.0], [5.0, 4.0, 3.0, 0.0, 0.0, -1.0]])
+    teacher = torch.tensor([[0.0, 5.0, 9.0, 1.0, 2.0, -1.0], [9.0, 8.0, 7.0, 0.0, 0.0, 0.0]])
+    tokens = torch.zeros(2, dtype=torch.long)
+
+    def overlap(**settings):
+        return hidden_divergence(student, teacher, tokens, torch.nn.Identity(), alpha=0.5, **settings).overlap.tolist()
+
+    assert overlap(top_k=3, chunk_tokens=1) == pytest.approx([2 / 3, 1])  # {0, 1, 2} and {2, 1, 4}; the same three
+    assert overlap(top_k=3, add_tail=False) == pytest.approx([2 / 3, 1])
+    assert overlap(top_k=1) == [0, 1]
+    assert overlap() == [1, 1]
+
+
 def test_head_sees_every_position_once_and_never_more_than_a_chunk():
     seen = []
 

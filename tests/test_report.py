@@ -40,7 +40,7 @@ def test_the_page_tells_verdict_charts_and_exchanges(tmp_path):
     page = page_of(write_run(tmp_path / "version_0", [exchange(i) for i in range(10)]))
     assert "A mutual Pareto improvement" in page
     assert re.search(r'62\.5 ± 5\.0</td>\s*<td class="number up">\+12\.5 \(\+12\.5 to \+12\.5\)', page)
-    assert page.count("data:image/svg+xml;base64") == 2 * 4, "four charts, in light and in dark"
+    assert page.count("data:image/svg+xml;base64") == 2 * 5, "five charts, in light and in dark"
     assert "2 steps: no right response to any question" in page
     assert len(rows_in(page)) == 10
     assert not re.search(r'(src|href)="(?!data:|#)', page), "it needs no other file"

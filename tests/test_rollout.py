@@ -10,11 +10,12 @@ from opcod.rollout import (
     Sampling,
     _invert,
     choose,
+    drawn,
     sample,
     seed_of,
     uniforms_of,
 )
-from tiny import LORA, random_ids, stir
+from tiny import LORA, load_tiny, random_ids, stir
 
 PROMPTS = [random_ids(length, seed=length) for length in (5, 17, 9, 30, 1, 12)]
 MANY_ENDS = tuple(range(0, 600, 8))  # so that responses end after about eight tokens
@@ -63,6 +64,27 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass_at_temperature_1(ba
             start = len(request.prompt)
             expected = logits[start - 1 : -1].log_softmax(-1).gather(1, ids[0, start:, None])[:, 0]
             torch.testing.assert_close(response.log_probs.double(), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.6, "top_p": 0.8}])
+def test_entropy_is_the_mean_of_a_plain_forward_pass_at_temperature_1(base, settings):
+    for request, response in zip(requests(), respond(base, requests(), **settings), strict=True):
+        ids = torch.tensor([[*request.prompt, *response.tokens.tolist()]])
+        with base.using("ann"):
+            logits = base.loaded.model(ids).logits[0, len(request.prompt) - 1 : -1].double()
+        expected = torch.distributions.Categorical(logits=logits).entropy().mean()
+        assert response.entropy == pytest.approx(float(expected), abs=2e-5)
+
+
+def test_entropy_is_as_exact_in_bfloat16(tiny_folder):
+    base = SharedBase(load_tiny(tiny_folder, dtype="bfloat16"), LORA)
+    logits = 3 * torch.randn(4, 5000, generator=torch.Generator().manual_seed(0))
+    chosen = logits.argmax(-1)
+    with base.using("bare"):  # what is multiplied here is rounded
+        log_probs, entropy = drawn(logits, chosen)
+    plain = torch.distributions.Categorical(logits=logits.double())
+    torch.testing.assert_close(entropy.double(), plain.entropy(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(log_probs.double(), plain.log_prob(chosen), rtol=0, atol=1e-5)
 
 
 def test_greedy_responses_are_those_of_transformers_generate(tiny_folder, tiny_base):

@@ -63,6 +63,7 @@ CALLBACKS = (
     "CleanStop",
     "SampleTable",
     "RoundProgress",
+    "CollapseWatch",
     "OutcomeTable",
     "predictions.PredictionWriter",
 )

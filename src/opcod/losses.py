@@ -20,10 +20,12 @@ class HiddenDivergence(NamedTuple):
     Args:
         per_token: D(student || self-teacher) [N], in nats, with a gradient.
         log_probs: The student's log-probabilities of the sampled tokens [N], in nats, detached.
+        overlap: Share [N] of the student's `top_k` tokens that are among the self-teacher's; 1 without it, detached.
     """
 
     per_token: Tensor
     log_probs: Tensor
+    overlap: Tensor
 
 
 def token_divergence(
@@ -117,8 +119,9 @@ def hidden_divergence(
         student_logits = head(student)
         with torch.no_grad():
             teacher_logits = head(teacher)
-        per_token, whole = _divergence(student_logits, teacher_logits, alpha, top_k, add_tail)
-        return HiddenDivergence(per_token, _log_probs(student_logits.detach(), sampled, of=whole.detach()))
+        per_token, whole, support = _divergence(student_logits, teacher_logits, alpha, top_k, add_tail)
+        log_probs = _log_probs(student_logits.detach(), sampled, of=whole.detach())
+        return HiddenDivergence(per_token, log_probs, _overlap(support, teacher_logits))
 
     parts = [
         _RowByRow.apply(divergence, *chunk)
@@ -129,8 +132,7 @@ def hidden_divergence(
             strict=True,
         )
     ]
-    per_token, log_probs = zip(*parts, strict=True)
-    return HiddenDivergence(torch.cat(per_token), torch.cat(log_probs))
+    return HiddenDivergence(*(torch.cat(of_chunks) for of_chunks in zip(*parts, strict=True)))
 
 
 def hidden_log_probs(
@@ -196,17 +198,25 @@ def _log_probs(logits: Tensor, tokens: Tensor, of: Tensor) -> Tensor:
 
 def _divergence(
     student_logits: Tensor, teacher_logits: Tensor, alpha: float, top_k: int | None, add_tail: bool
-) -> tuple[Tensor, Tensor]:
-    """`token_divergence` [...], and logits [..., any] that hold all of the student's mass."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`token_divergence` [...], logits [..., any] that hold all of the student's mass, and its `top_k` tokens."""
     _check(student_logits, teacher_logits, alpha, top_k)
     dtype = torch.promote_types(student_logits.dtype, torch.float32)
     whole, teacher = student_logits.to(dtype), teacher_logits.detach().to(dtype)
-    student = whole
+    student, support = whole, None
     if top_k is not None and top_k < student.shape[-1]:
         support = student.detach().topk(top_k, dim=-1).indices
         student, teacher = _restrict(student, support, add_tail), _restrict(teacher, support, add_tail)
     per_token = _jensen_shannon(student.log_softmax(-1), teacher.log_softmax(-1), alpha)
-    return per_token, student if add_tail else whole
+    return per_token, student if add_tail else whole, support
+
+
+def _overlap(support: Tensor | None, teacher_logits: Tensor) -> Tensor:
+    """Share [...] of the `support` tokens [..., k] that are among the teacher's k most likely ones."""
+    if support is None:
+        return teacher_logits.new_ones(teacher_logits.shape[:-1])
+    least = teacher_logits.topk(support.shape[-1], dim=-1).values[..., -1:]
+    return (teacher_logits.gather(-1, support) >= least).to(teacher_logits.dtype).mean(-1)
 
 
 def _restrict(logits: Tensor, support: Tensor, add_tail: bool) -> Tensor:

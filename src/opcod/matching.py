@@ -84,10 +84,12 @@ class Match:
     Args:
         loss: The step's loss, importance weights included.
         per_token: The divergence of each context's response tokens, without these weights, [T] each.
+        overlap: Share of the student's `top_k` tokens that are among the self-teacher's, mean over all tokens.
     """
 
     loss: float
     per_token: list[Tensor]
+    overlap: float
 
     @property
     def tokens(self) -> int:
@@ -127,8 +129,8 @@ def match(
     lengths = [len(s.response) for s in students]
     weights = token_weights(lengths, size or Size(len(lengths), sum(lengths)), settings.average)
 
-    def micro_batch(rows: list[int]) -> tuple[float, dict[int, Tensor]]:
-        """Its share of the loss, and the divergences of each row's tokens."""
+    def micro_batch(rows: list[int]) -> tuple[float, float, dict[int, Tensor]]:
+        """Its share of the loss, the sum of its tokens' overlaps, and the divergences of each row's tokens."""
         micro = [students[i] for i in rows]
         # The teacher first: activations that are recomputed in the backward pass need the student still active.
         with tutee.using(settings.teacher_role):
@@ -151,11 +153,13 @@ def match(
             loss = (per_token * torch.cat([weights[i] for i in rows]).to(per_token.device)).sum()
             backward(loss)
         divergences = matched.per_token.detach().split([lengths[i] for i in rows])
-        return float(loss.detach()), dict(zip((order[i] for i in rows), divergences, strict=True))
+        overlap = float(matched.overlap.sum())
+        return float(loss.detach()), overlap, dict(zip((order[i] for i in rows), divergences, strict=True))
 
     parts = over_micro_batches(teachers, settings.micro_batch_tokens, tutee.parameters(), micro_batch)
-    found = {i: divergences for _, some in parts for i, divergences in some.items()}
-    return Match(sum(loss for loss, _ in parts), [found[i] for i in range(len(contexts))])
+    found = {i: divergences for _, _, some in parts for i, divergences in some.items()}
+    loss, overlap = sum(loss for loss, _, _ in parts), sum(overlap for _, overlap, _ in parts)
+    return Match(loss, [found[i] for i in range(len(contexts))], overlap / max(sum(lengths), 1))
 
 
 def _shown(context: Context) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import AdamW
@@ -54,6 +54,19 @@ class Optimization:
         if self.schedule == "cosine":
             return get_cosine_schedule_with_warmup(optimizer, warmup, steps)
         return get_constant_schedule_with_warmup(optimizer, warmup)
+
+    def take_over(self, optimizer: Any, schedule: Any) -> None:
+        """Let these settings hold from here on, whatever the two were made with before a checkpoint restored them.
+
+        Args:
+            optimizer: As `optimizer` makes it, perhaps wrapped by Lightning.
+            schedule: As `scheduler` makes it.
+        """
+        (share,) = schedule.lr_lambdas
+        schedule.base_lrs = [self.lr] * len(optimizer.param_groups)
+        for group in optimizer.param_groups:
+            group["initial_lr"], group["weight_decay"] = self.lr, self.weight_decay
+            group["lr"] = self.lr * share(schedule.last_epoch)
 
 
 class UpdateGuard:

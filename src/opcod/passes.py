@@ -20,7 +20,7 @@ from opcod.grading import Grade
 from opcod.grpo import Grpo, reinforce
 from opcod.matching import match
 from opcod.peers import Peer
-from opcod.rollout import Request, Response, Sampling, choose, prefill
+from opcod.rollout import Request, Response, Sampling, choose, drawn, prefill
 from opcod.scoring import Scored
 from opcod.simulation import META, SimulatedBase, Trace
 from opcod.specialist import imitate
@@ -142,7 +142,7 @@ def _sampled(
                     layer.update(before, before)
                 logits = base.head(hidden)
                 chosen = choose(logits, torch.zeros(batch, device=META), 1.0, 1.0)
-                logits.logsumexp(-1)
+                drawn(logits, chosen)
                 with base.decoding(cache):
                     hidden = base.hidden(chosen[:, None], position_ids=mask.sum(1)[:, None], cache=cache)
                 return cache, hidden

@@ -18,6 +18,8 @@ from opcod.data.datamodule import StepBatch
 from opcod.feedback import Feedback, Outcome
 from opcod.matching import Match
 
+_NGRAM = 4  # tokens in a row that count as a repetition when they come again
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -131,12 +133,20 @@ def figures_of(record: StepRecord, *, norm: float, skipped: int) -> dict[str, Fi
             f"{who}/success_groups": _mean(any(a.grade.correct for a in group) for group in record.groups),
             f"{who}/response_tokens": _mean(len(a.response.tokens) for a in attempts),
             f"{who}/truncated": _mean(not a.response.finished for a in attempts),
+            f"{who}/entropy": _mean_of_tokens(attempts),
+            f"{who}/repetition": _mean(repetition(a.response.tokens.tolist()) for a in attempts),
         }
     if asked:
         figures[f"{who}/feedback_kept"] = _mean(f.outcome is Outcome.MATCH for f in asked)
         figures[f"{who}/feedback_tokens"] = _mean(f.tokens for f in asked)
         figures[f"{who}/feedback_truncated"] = _mean(not f.finished for f in asked)
     return figures
+
+
+def repetition(tokens: Sequence[int]) -> float:
+    """The share of a response's n-grams, n = 4, that stood in it before; 0 where it has none."""
+    found = list(zip(*(tokens[start:] for start in range(_NGRAM)), strict=False))
+    return 1 - len(set(found)) / len(found) if found else 0.0
 
 
 def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str, Figure]:
@@ -150,6 +160,7 @@ def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str,
         figures[f"{who}/loss"] = Sum(matched.loss)
         if matched.tokens:
             figures[f"{who}/divergence"] = Mean(matched.divergence * matched.tokens, matched.tokens)
+            figures[f"{who}/overlap"] = Mean(matched.overlap * matched.tokens, matched.tokens)
     return figures
 
 
@@ -170,6 +181,8 @@ def deaths_of(figures: Mapping[str, float], tutee: str, tutor: str = "the tutor"
         deaths.append("no response has a context, so nothing is distilled")
     elif figures.get(f"{who}/contrasted") == 0:
         deaths.append("every question's responses are all right or all wrong, so none has an advantage")
+    elif not all(math.isfinite(figures.get(f"{who}/{name}", 0)) for name in ("loss", "gradient_norm")):
+        deaths.append("the loss or its gradient is not finite, so the update is skipped; lower the learning rate")
     elif figures.get(f"{who}/gradient_norm") == 0:
         deaths.append("the gradient is zero; does the self-teacher see what the student does not, is there a loss?")
     place = [figures.get(name, math.nan) + 1 for name in ("round", "phase", "phase_step")]
@@ -219,6 +232,12 @@ def paced(figures: Mapping[str, float]) -> dict[str, float]:
         elif value:
             kept[f"tokens_per_second/{part}"] = value / max(figures[f"seconds/{part}"], 1e-9)
     return kept
+
+
+def _mean_of_tokens(attempts: Sequence[Attempt]) -> Mean:
+    """The entropy of a token, mean over all tokens of all responses."""
+    lengths = [len(a.response.tokens) for a in attempts]
+    return Mean(sum(a.response.entropy * n for a, n in zip(attempts, lengths, strict=True)), sum(lengths))
 
 
 def _mean(values: Iterable[float]) -> Mean:

@@ -8,6 +8,7 @@ company it is sampled (up to the rounding of batched matrix products), and no ge
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +20,17 @@ from transformers import DynamicCache
 
 from opcod.decoding import GrowingLayer, SharedCache
 from opcod.halving import halved_where_full
+from opcod.optimization import DivergedError
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes, repeat_runs
 from opcod.stopping import look_up
 
 _BLOCK = 256  # tokens summed at once when a distribution is inverted
 _CANDIDATES = 256  # tokens looked at for top-p before the whole vocabulary is sorted
+_NO_NUMBERS = (
+    "the model's probabilities at token {} of a response are not finite: its adapter or weights hold no numbers, or "
+    "overflow. Go on from an earlier checkpoint with a lower learning rate, or compute in float32"
+)
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,13 @@ class Response:
         tokens: [T] its token ids, the end token included where it was reached.
         log_probs: [T] the model's log-probability of each token, at temperature 1 over the whole vocabulary.
         finished: Whether it ended by itself rather than by its length.
+        entropy: Of the model's distribution over a token, at temperature 1, in nats; the mean of its tokens.
     """
 
     tokens: Tensor
     log_probs: Tensor
     finished: bool
+    entropy: float = math.nan
 
 
 def sample(base: SharedBase, requests: Sequence[Request], sampling: Sampling, ends: Sequence[int]) -> list[Response]:
@@ -101,6 +109,9 @@ def sample(base: SharedBase, requests: Sequence[Request], sampling: Sampling, en
 
     Returns:
         One response a request, in their order.
+
+    Raises:
+        DivergedError: If the model's probabilities are no numbers.
     """
 
     def sampled(batch: Sequence[Request], size: int) -> list[Response]:
@@ -124,7 +135,7 @@ def _sample_batch(
     end_ids = torch.tensor(list(ends), device=device)
     cache, mask, hidden = prefill(base, requests, share=sampling.share_prefixes)
     tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
-    log_probs = torch.zeros(rows, limit, device=device)
+    log_probs, entropies = torch.zeros(2, rows, limit, device=device)
     length = torch.full((rows,), limit, device=device)
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
     live = torch.arange(rows, device=device)  # the request of each row still in the batch
@@ -135,7 +146,9 @@ def _sample_batch(
             logits = base.head(hidden)
             chosen = choose(logits, uniforms[live, step], sampling.temperature, sampling.top_p)
             tokens[live, step] = chosen
-            log_probs[live, step] = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+            log_probs[live, step], entropies[live, step] = drawn(logits, chosen)
+            if not bool(log_probs[live, step].isfinite().all()):
+                raise DivergedError(_NO_NUMBERS.format(step + 1))
             ended = torch.isin(chosen, end_ids) & ~finished[live]
             length[live[ended]], finished[live[ended]] = step + 1, True
             going = ~finished[live]
@@ -149,7 +162,11 @@ def _sample_batch(
             hidden = base.hidden(chosen[:, None], attention_mask=mask, position_ids=place[:, None], cache=cache)[:, 0]
             place = place + 1
     tokens, log_probs, lengths, done = tokens.cpu(), log_probs.cpu(), length.tolist(), finished.tolist()
-    return [Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i]) for i in range(rows)]
+    mean_entropies = [float(entropies[i, : lengths[i]].mean()) for i in range(rows)]
+    return [
+        Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i], mean_entropies[i])
+        for i in range(rows)
+    ]
 
 
 def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tuple[DynamicCache, Tensor, Tensor]:
@@ -209,6 +226,19 @@ def choose(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) ->
     before = values.cumsum(-1) - values
     kept = torch.where(before < top_p, values, 0)
     return ids.gather(1, _invert(kept, uniform)[:, None])[:, 0]
+
+
+def drawn(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-probability [B] of what was chosen, and the distribution's entropy [B], at temperature 1, in nats.
+
+    Args:
+        logits: [B, V] in float32.
+        chosen: [B] token ids.
+    """
+    probabilities = logits.softmax(-1)
+    log_probs = probabilities.gather(1, chosen[:, None])[:, 0].log()
+    normaliser = logits.gather(1, chosen[:, None])[:, 0] - log_probs
+    return log_probs, (normaliser - probabilities.mul_(logits).sum(-1)).clamp(min=0)
 
 
 def _invert(weights: Tensor, uniform: Tensor) -> Tensor:

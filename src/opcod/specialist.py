@@ -122,6 +122,10 @@ class Specialist(L.LightningModule):
         assert isinstance(data, LessonData)
         self.board = ScoreBoard([STUDENT], data.source.domains, self.samples).to(self.device)
 
+    def on_train_start(self) -> None:
+        """The optimization is this run's, whatever a checkpoint was made with."""
+        self.optimization.take_over(self.optimizers(), self.lr_schedulers())
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Lessons and questions are text: nothing to transfer."""
         return batch
@@ -144,6 +148,7 @@ class Specialist(L.LightningModule):
         self.log_dict(
             {"loss": loss, "gradient_norm": norm, "tokens": float(tokens)}, prog_bar=True, batch_size=len(batch)
         )
+        self.log("skipped_updates", float(self.guard.skipped), batch_size=len(batch))
 
     def validation_step(self, batch: list[Question], batch_idx: int) -> None:
         """Answer a batch of questions."""
@@ -178,13 +183,14 @@ class Specialist(L.LightningModule):
         return {k: v.detach().cpu().clone() for k, v in self.model.state_of(STUDENT).items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter alone, and the base's identity."""
+        """Keep the adapter alone, the base's identity, and what was skipped."""
         assert self.model is not None
         checkpoint["state_dict"] = {}
-        checkpoint[STUDENT] = {"adapter": self.state(), "base": self.model.loaded.identity}
+        guard = (self.guard.skipped, self.guard.in_a_row)
+        checkpoint[STUDENT] = {"adapter": self.state(), "base": self.model.loaded.identity, "guard": guard}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the adapter.
+        """Restore what `on_save_checkpoint` kept.
 
         Raises:
             ModelError: If it is no checkpoint of a specialist, or of another base.
@@ -196,6 +202,7 @@ class Specialist(L.LightningModule):
         self.strict_loading = False
         check_base("the specialist", checkpoint[STUDENT]["base"], self.model.loaded.identity)
         self.model.load_state(STUDENT, checkpoint[STUDENT]["adapter"])
+        self.guard.skipped, self.guard.in_a_row = checkpoint[STUDENT]["guard"]
 
 
 def sequence_of(lesson: Lesson, chat: Chat) -> Scored:

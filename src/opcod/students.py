@@ -181,6 +181,11 @@ class Students(L.LightningModule, ABC):
         """Questions are text: nothing to transfer."""
         return batch
 
+    def on_train_start(self) -> None:
+        """The optimization is this run's, whatever a checkpoint was made with."""
+        for optimizer, schedule in zip(self._optimizers(), self._schedulers(), strict=True):
+            self.optimization.take_over(optimizer, schedule)
+
     def on_train_epoch_start(self) -> None:
         """A round begins, and its students' scores are known."""
         if self.scored_rounds != self.current_epoch:  # before the first round; or resumed before a validation

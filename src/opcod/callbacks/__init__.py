@@ -3,6 +3,7 @@
 from opcod.callbacks.break_rates import BreakRateTable
 from opcod.callbacks.checkpoints import CheckpointError, RoundCheckpoint
 from opcod.callbacks.clean_stop import CleanStop
+from opcod.callbacks.collapse_watch import CollapseError, CollapseWatch
 from opcod.callbacks.outcome import OutcomeTable
 from opcod.callbacks.progress import RoundProgress
 from opcod.callbacks.samples import SampleTable
@@ -13,6 +14,8 @@ __all__ = [
     "BreakRateTable",
     "CheckpointError",
     "CleanStop",
+    "CollapseError",
+    "CollapseWatch",
     "OutcomeTable",
     "RoundCheckpoint",
     "RoundProgress",

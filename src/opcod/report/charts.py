@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from opcod.callbacks.collapse_watch import WATCHED
 from opcod.collection import Row, logged_figures, rate_rows
 from opcod.report import figures
 from opcod.report.runs import Run
@@ -89,6 +90,10 @@ def _seconds(runs: Sequence[Run]) -> Figure | None:
     return figures.seconds(steps) if steps["name"].str.startswith("seconds/").any() else None
 
 
+def _health(runs: Sequence[Run]) -> Figure | None:
+    return figures.health(logged(runs, "step"), WATCHED)
+
+
 def _broken(runs: Sequence[Run]) -> Figure | None:
     rates = [row for run in runs for row in rate_rows(run.diagnosis)]
     return figures.broken(pd.DataFrame(rates).astype({"break": float, "rescue": float})) if rates else None
@@ -106,6 +111,11 @@ CHARTS: list[tuple[str, str, Callable[[Sequence[Run]], Figure | None]]] = [
         _gaps,
     ),
     ("What became of the feedback", "Only feedback that matches a concept of the question is kept.", _outcomes),
+    (
+        "Health",
+        "What tells of a collapse before the scores do: each figure should stay near what it began with.",
+        _health,
+    ),
     ("Where the time goes", "Mean seconds of a step, with the tutor's feedback and without.", _seconds),
     (
         "What feedback breaks and rescues",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, cycle
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
 }
+_ABREAST = 4  # small pictures in a row
 PUBLISHED_BREAK_RATES = {
     "all": (2.77, 6.53),
     "easiest": (1.13, 4.75),
@@ -169,6 +170,35 @@ def seconds(steps: pd.DataFrame) -> Figure:
     bars = timed.groupby(["method", "tutored", "part"], sort=False)["value"].mean().unstack(fill_value=0)
     bars.index = pd.Index([f"{method}, {'with' if told else 'without'} feedback" for method, told in bars.index])
     return _stacked(bars, "seconds a step")
+
+
+def health(steps: pd.DataFrame, names: Sequence[str]) -> Figure | None:
+    """Each of the named figures that there is, step by step, student by student."""
+    split = steps["name"].str.extract(r"^train/(?P<student>[^/]+)/(?P<figure>[^/]+)$")
+    told = steps.join(split).dropna(subset=["student"])
+    known = [name for name in names if (told["figure"] == name).any()]
+    if not known:
+        return None
+    rows = -(-len(known) // _ABREAST)
+    size = (2.2 * _ABREAST, 1.6 * rows + 0.3)
+    figure, axes = _subplots(rows, _ABREAST, squeeze=False, sharex=True, figsize=size)
+    several = told["method"].nunique() > 1
+    for axis, name in zip(axes.flat, known, strict=False):
+        lines = told[told["figure"] == name].groupby(["method", "student"], sort=False)
+        for ((method, student), line), colour in zip(lines, cycle(COLOURS), strict=False):
+            mean = line.groupby("step")["value"].mean()
+            label = f"{method}, {student}" if several else student
+            axis.plot(mean.index, mean, ".-", color=colour, linewidth=1, markersize=3, label=label)
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.grid(axis="y", alpha=0.3)
+    for axis in axes.flat[len(known) :]:
+        axis.set_axis_off()
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    figure.legend(
+        *axes.flat[0].get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower center", ncols=2
+    )
+    return figure
 
 
 def broken(rates: pd.DataFrame) -> Figure:
