@@ -34,7 +34,7 @@ demo: $(READY) ## co-distil a materials scientist and a physicist, in minutes on
 test: lint types ## lint, types and the quick tests; no network, no GPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test-slow: $(READY) ## the long tests: the default model, the README's commands
+test-slow: $(READY) ## the long tests: the default model, the README's commands, runs ended by faults
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
 lint: $(READY) ## ruff: style and format

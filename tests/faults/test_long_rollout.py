@@ -11,8 +11,8 @@ from table import seen
 
 @pytest.mark.slow
 def test_sigterm_is_noticed_within_ten_seconds_of_a_rollout_of_thousands_of_tokens(server, tiny_folder, tmp_path):
-    long = {"max_new_tokens": 1200, "batch_size": 2}
-    config = write_config(tmp_path, tiny_folder, samples=6, rollout=long, steps=1, rounds=1)
+    long = {"max_new_tokens": 1200}
+    config = write_config(tmp_path, tiny_folder, samples=2, rollout=long, steps=1, rounds=1)
     assert ended_and_gone_on_with(server, config, tmp_path / "unbroken") == [0]
     folder, log, sent = tmp_path / "run", tmp_path / "run.log", []
 
