@@ -29,6 +29,7 @@ SILENCE = timedelta(seconds=40)
 """After which a rank that gives no sign of life counts as dead; one whose process ended is missed at the next beat."""
 LOST = 1
 """Status of a process that ends because another one did."""
+_FAILED = re.compile(r"Rank (\d+) failed to pass monitoredBarrier")
 
 
 def started_together() -> int:
@@ -63,8 +64,8 @@ class Lifeline(threading.Thread):
             try:
                 dist.monitored_barrier(self.group, SILENCE)
                 dist.all_gather_object(states, (self._leaving, self._failure), group=self.group)
-            except (RuntimeError, ValueError):
-                self._end(f"{self._missing()} died, or was silent for {SILENCE.seconds} s")
+            except (RuntimeError, ValueError) as error:
+                self._end(f"{self._missing(str(error))} died, or was silent for {SILENCE.seconds} s")
             failures = {rank: failure for rank, (_, failure) in enumerate(states) if failure is not None}
             if failures and self._failure is None:
                 rank = min(failures)
@@ -73,16 +74,16 @@ class Lifeline(threading.Thread):
                 self._over.set()
             time.sleep(BEAT)
 
-    def _missing(self) -> str:
-        """Which rank is; rank 0 is told by torch, the others miss rank 0."""
+    def _missing(self, error: str) -> str:
+        """Which rank is; rank 0 is told by torch's barrier, the others miss rank 0."""
         if not self.ranks.leads:
             return "rank 0"
-        try:
-            dist.monitored_barrier(self.group, timedelta(seconds=5 * BEAT))
-        except (RuntimeError, ValueError) as error:
-            if found := re.search(r"Rank (\d+) failed to pass monitoredBarrier", str(error)):
-                return f"rank {found[1]}"
-        return "another rank"
+        if not (found := _FAILED.search(error)):  # it was missed after the barrier
+            try:
+                dist.monitored_barrier(self.group, timedelta(seconds=5 * BEAT))
+            except (RuntimeError, ValueError) as again:
+                found = _FAILED.search(str(again))
+        return f"rank {found[1]}" if found else "another rank"
 
     def leave(self) -> None:
         """The run is over on this process; wait until it is on all."""
