@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,11 +47,13 @@ class Lifeline(threading.Thread):
 
     Args:
         ranks: All processes of the run.
+        children: Those that this process started, the ranks after its own.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, children: Sequence[subprocess.Popen[bytes]] = ()) -> None:
         super().__init__(daemon=True, name="opcod-lifeline")
         self.ranks = ranks
+        self.children = children
         self.group = dist.new_group(backend="gloo", timeout=SILENCE)
         self.to_resume = ""  # what is said of it where the run ends here
         self._failure: str | None = None
@@ -63,8 +67,8 @@ class Lifeline(threading.Thread):
             try:
                 dist.monitored_barrier(self.group, SILENCE)
                 dist.all_gather_object(states, (self._leaving, self._failure), group=self.group)
-            except (RuntimeError, ValueError):
-                self._end(f"{self._missing()} died, or was silent for {SILENCE.seconds} s")
+            except (RuntimeError, ValueError) as error:
+                self._end(f"{self._missing(str(error))} died, or was silent for {SILENCE.seconds} s")
             failures = {rank: failure for rank, (_, failure) in enumerate(states) if failure is not None}
             if failures and self._failure is None:
                 rank = min(failures)
@@ -73,16 +77,16 @@ class Lifeline(threading.Thread):
                 self._over.set()
             time.sleep(BEAT)
 
-    def _missing(self) -> str:
-        """Which rank is; rank 0 is told by torch, the others miss rank 0."""
+    def _missing(self, error: str) -> str:
+        """Which rank is, as far as it is known here: by what this process started, or by what torch says of it."""
+        time.sleep(BEAT)  # for its end to be seen
+        ended = [self.ranks.rank + i for i, child in enumerate(self.children, start=1) if child.poll() is not None]
+        if ended:
+            return f"rank {ended[0]}"
         if not self.ranks.leads:
-            return "rank 0"
-        try:
-            dist.monitored_barrier(self.group, timedelta(seconds=5 * BEAT))
-        except (RuntimeError, ValueError) as error:
-            if found := re.search(r"Rank (\d+) failed to pass monitoredBarrier", str(error)):
-                return f"rank {found[1]}"
-        return "another rank"
+            return "rank 0, or one that it missed,"
+        found = re.search(r"Rank (\d+) failed to pass monitoredBarrier", error)
+        return f"rank {found[1]}" if found else "another rank"
 
     def leave(self) -> None:
         """The run is over on this process; wait until it is on all."""
@@ -110,6 +114,8 @@ class Lifeline(threading.Thread):
 
 class _Launcher(_SubprocessScriptLauncher):
     """Lightning's, whose processes end by the lifeline: its own observer kills them all, without a word or a save."""
+
+    children: Sequence[subprocess.Popen[bytes]] = ()
 
     def _call_children_scripts(self) -> None:
         super()._call_children_scripts()
@@ -155,7 +161,8 @@ class AdapterStrategy(DDPStrategy):
         if self.world_size > 1:
             talk = dist.new_group(backend="gloo", timeout=PATIENCE)
             self.ranks = Ranks(self.global_rank, self.world_size, talk, dist.group.WORLD)
-            self.lifeline = Lifeline(self.ranks)
+            children = self._launcher.children if isinstance(self._launcher, _Launcher) else ()
+            self.lifeline = Lifeline(self.ranks, children)
             self.lifeline.start()
 
     def setup(self, trainer: L.Trainer) -> None:
