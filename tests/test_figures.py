@@ -3,13 +3,14 @@
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
 from commands_shown import ROOT
 from opcod import cli
-from opcod.report.figures import COLOURS, FIGURES, draw
+from opcod.report.figures import COLOURS, FIGURES, draw, outcomes
 
 STORED = ROOT / "docs" / "results" / "reproduce-tiny"
 METHODS = ("opcod", "sdpo", "grpo")
@@ -39,6 +40,12 @@ def test_a_figure_renders_with_all_methods(name, drawn):
     with Image.open(png) as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}
     assert sum(tuple(bytes.fromhex(c[1:])) in colours for c in COLOURS) >= 2
+
+
+def test_the_only_round_of_a_run_is_shown_once():
+    rows = [("opcod", 0, f"feedback/ann/count/{outcome}", n) for outcome, n in (("match", 3.0), ("no_match", 1.0))]
+    figure = outcomes(pd.DataFrame(rows, columns=["method", "round", "name", "value"]))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["opcod, only round"]
 
 
 def test_the_same_runs_give_the_same_picture(drawn, tmp_path):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from opcod.containers import free_memory
 from opcod.simulation import Speed
 
 GIB = 2**30
@@ -82,17 +83,14 @@ def this_cpu(dtype: torch.dtype) -> Device:
 
 
 def free_on(device: torch.device) -> Device | None:
-    """What is free at this moment, for whoever asks about memory alone; None for a device that is not known.
-
-    No process's share of a CPU's memory is looked up: where a container's limit is below what is free, it is not seen.
-    """
+    """What is free at this moment, for whoever asks about memory alone; None for a device that is not known."""
     unknown = Speed(1.0, 1.0, 0.0)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return Device(torch.cuda.get_device_name(device), "cuda", float(free), unknown, True, 0.0, _GPU_GAPS)
     if device.type == "cpu":
         taken = _resident_memory()
-        return Device("this machine", "cpu", psutil.virtual_memory().available + taken, unknown, True, taken, _CPU_GAPS)
+        return Device("this machine", "cpu", free_memory() + taken, unknown, True, taken, _CPU_GAPS)
     return None
 
 

@@ -141,11 +141,14 @@ def machine() -> Iterator[Finding]:
     """The processor and its memory."""
     import psutil
 
+    from opcod.containers import free_memory
+
     cores, threads = psutil.cpu_count(logical=False), psutil.cpu_count()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
     yield Finding("processor", "ok", f"{_processor()}: {cores} cores, {threads} threads, {usable} of them usable")
-    memory = psutil.virtual_memory()
-    yield Finding("memory", "ok", f"{memory.available / _GIB:.1f} GiB free of {memory.total / _GIB:.1f}")
+    memory, free = psutil.virtual_memory(), free_memory()
+    within = " within this container's limit" if free < memory.available else ""
+    yield Finding("memory", "ok", f"{free / _GIB:.1f} GiB free{within} of {memory.total / _GIB:.1f}")
 
 
 def gpus() -> Iterator[Finding]:

@@ -153,7 +153,8 @@ def outcomes(rounds: pd.DataFrame) -> Figure | None:
     bars = {}
     for method, here in counted.groupby("method", sort=False):
         sums = here.groupby(["round", "outcome"], sort=False)["value"].sum().unstack(fill_value=0)
-        for label, row in (("first", sums.iloc[0]), ("last", sums.iloc[-1])):
+        ends = {"first": sums.iloc[0], "last": sums.iloc[-1]} if len(sums) > 1 else {"only": sums.iloc[0]}
+        for label, row in ends.items():
             bars[f"{method}, {label} round"] = 100 * row / row.sum()
     return _stacked(pd.DataFrame(bars).T.fillna(0), "share of the feedback, %")
 
