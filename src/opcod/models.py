@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -217,7 +217,7 @@ def _locate(base: BaseModel) -> str:
                 f"there is no file {folder}; give a GGUF file, a model's folder, a hub id, or `{BUNDLED}`."
             )
         with _explained(base):
-            return str(_converted(folder, _cache() / f"{folder.stem}-{_hash_files([folder])}"))
+            return str(_converted(folder, _cache() / f"{folder.stem}-{_hash_files(folder)}"))
     if folder.is_dir():
         if not _is_model(folder):
             raise ModelError(
@@ -329,14 +329,14 @@ def _identity(base: BaseModel, source: str, model: PreTrainedModel) -> dict[str,
     name = BUNDLED_NAME if base.model == BUNDLED else base.model.rstrip("/").rsplit("/", 1)[-1]
     commit = getattr(model.config, "_commit_hash", None)
     folder = Path(source)
-    files = _hash_files(sorted(folder.glob("*.safetensors"))) if folder.is_dir() else str(commit)
+    files = _hash_files(folder) if folder.is_dir() else str(commit)
     return {"model": name, "revision": base.revision or "", "quantization": base.quantization, "files": files}
 
 
-def _hash_files(paths: Iterable[Path]) -> str:
-    """A hash of a model's weights: of each file its name, its size and its first and last mebibyte."""
+def _hash_files(model: Path) -> str:
+    """A hash of a model's folder, or file: of each weight file its size and its first and last mebibyte."""
     digest = hashlib.sha256()
-    for path in paths:
+    for path in [model] if model.is_file() else sorted(model.glob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())
         with path.open("rb") as file:

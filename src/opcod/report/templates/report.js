@@ -14,6 +14,7 @@
     ["run", "run", (row) => runs[row.run]],
     ["round", "round", (row) => ("flip" in row ? "diagnosis" : String(row.round + 1))],
     ["tutee", "tutee", (row) => row.tutee],
+    ["tutor", "tutor", (row) => row.tutor ?? ""],
     ["domain", "domain", (row) => row.domain ?? ""],
     ["outcome", "feedback", (row) => row.outcome ?? ""],
     ["grade", "response", (row) => (row.correct ? "right" : "wrong")],
