@@ -6,15 +6,18 @@ Nothing in a checkpoint is unpickled but tensors and plain values.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentError
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from jsonargparse import ArgumentParser
 
 from opcod.models import BaseModel, ModelError
-from opcod.peers import Lora, Peer, State
+from opcod.peers import Lora, Peer, Role, State
 
 KEY = "opcod"
 """Where our part stands in Lightning's checkpoint."""
@@ -44,6 +47,8 @@ def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
         ModelError: If they are of other students, or of another base.
     """
     names = [p.name for p in peers]
+    if kept and (part := _misshapen(kept)):
+        raise ModelError(f"the checkpoint's {part} are not as opcod writes them: give a file that `opcod fit` wrote")
     if not kept or sorted(kept["peers"]) != sorted(names):
         raise ModelError(
             f"the checkpoint holds the students {sorted(kept['peers']) if kept else 'of another program'}, "
@@ -82,7 +87,54 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     kept = checkpoint.get(KEY)
     if not isinstance(kept, dict) or not {"peers", "lora", "models"} <= kept.keys():
         raise ModelError(f"{path} is no checkpoint of a co-distillation: give one that `opcod fit` wrote")
+    if part := _misshapen(kept):
+        raise ModelError(f"{path}: its {part} are not as opcod writes them: give a checkpoint that `opcod fit` wrote")
     return kept
+
+
+def _misshapen(kept: Mapping[str, Any]) -> str | None:
+    """The part that is not what `pack` makes, if any: a file may hold plain values in any arrangement."""
+    fits: dict[str, Callable[[Any], bool]] = {
+        "lora": lambda lora: _made_of(Lora, lora),
+        "models": lambda models: _all(models, lambda model: _made_of(BaseModel, model)),
+        "domains": lambda domains: _all(domains, _is_text),
+        "bases": lambda bases: _all(bases, lambda identity: _all(identity, _is_text)),
+        "peers": lambda peers: _all(peers, lambda roles: _all(roles, lambda state: _all(state, torch.is_tensor))),
+    }
+    for part, fit in fits.items():
+        if (part in kept or part != "domains") and not fit(kept.get(part)):  # older checkpoints have no domains
+            return part
+    peers = kept["peers"]
+    if any(not name.isidentifier() or roles.keys() != set(get_args(Role)) for name, roles in peers.items()):
+        return "peers"
+    return next((part for part in ("models", "bases") if kept[part].keys() != peers.keys()), None)
+
+
+def _all(values: Any, fit: Callable[[Any], bool]) -> bool:
+    """Whether it is values by name, all of which fit."""
+    return isinstance(values, dict) and all(isinstance(name, str) and fit(value) for name, value in values.items())
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _made_of(settings: type, values: Any) -> bool:
+    """Whether a dataclass of settings takes these values, each as it is."""
+    if not _all(values, lambda value: isinstance(value, str | int | list | None)):
+        return False
+    try:
+        taken = _parser_of(settings).parse_object(values).as_dict()
+    except (ArgumentError, ValueError, TypeError):
+        return False
+    return all(taken[name] == value for name, value in values.items())
+
+
+@cache
+def _parser_of(settings: type) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(settings)
+    return parser
 
 
 def roles_of(kept: Mapping[str, Any], student: str, path: str) -> dict[str, State]:

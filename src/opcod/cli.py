@@ -92,6 +92,8 @@ def explain(error: Exception) -> str | None:
         return f"the disk is full ({error.filename or 'no file named'}): free space, or write to another folder"
     if isinstance(error, argparse.ArgumentError):
         return _wrong_argument(error)
+    if isinstance(error, ValueError | RecursionError) and _while_reading_settings(error.__traceback__):
+        return f"the settings cannot be read: {error}"
     own = _within_the_parser(error)
     given = (MisconfigurationException, OSError, ModuleNotFoundError)
     if isinstance(error, given) or (
@@ -124,10 +126,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _module_of(trace: TracebackType | None) -> str:
     """The module that raised."""
-    name = ""
+    return next(reversed([*_modules(trace)]), "")
+
+
+def _while_reading_settings(trace: TracebackType | None) -> bool:
+    """Whether the parser raised, or what it decodes files and values by."""
+    decoders = ("codecs", "yaml.", "json.")
+    return next((m for m in reversed([*_modules(trace)]) if not m.startswith(decoders)), "").startswith("jsonargparse.")
+
+
+def _modules(trace: TracebackType | None) -> Iterator[str]:
+    """The modules that a traceback goes through, the one that raised last."""
     while trace is not None:
-        name, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
-    return name
+        yield trace.tb_frame.f_globals.get("__name__", "")
+        trace = trace.tb_next
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,7 +163,9 @@ def dispatch(command: str, given: list[str]) -> None:
         importlib.import_module(LIGHT[command]).main(given[1:])
         return
     from opcod import commands  # takes seconds: torch, transformers and peft
+    from opcod.settings import guard_configs
 
+    guard_configs()
     quiet.plain_warnings()
     keep_freed_memory()
     own = {

@@ -175,7 +175,9 @@ def anchor(text: str | None, question: str) -> tuple[str | None, Outcome]:
     if not (concept := _words(tag[1])):
         return None, Outcome.EMPTY
     rest = text[: tag.start()].rstrip() + " " + text[tag.end() :].lstrip()
-    rest = _CONCEPT_MARK.sub("", rest).strip()
+    while _CONCEPT_MARK.search(rest):  # a mark may form out of the pieces around another
+        rest = _CONCEPT_MARK.sub("", rest)
+    rest = rest.strip()
     if not _words(rest):
         return None, Outcome.FB_NONE
     if not _specific(concept):
