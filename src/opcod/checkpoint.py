@@ -164,7 +164,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} was not loaded: it holds more than tensors and plain values, which could run code, or is no "
             "checkpoint at all. Give a file that `opcod` wrote."
         ) from error
-    except (RuntimeError, ValueError, EOFError) as error:
+    except Exception as error:  # what is no pickle, or half of one, is told in a dozen ways
         raise ModelError(f"{path} is no checkpoint, or a broken one: {_first_line(error)}") from error
     if not isinstance(checkpoint, dict):
         raise ModelError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")

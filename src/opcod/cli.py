@@ -130,9 +130,8 @@ def _module_of(trace: TracebackType | None) -> str:
 
 
 def _while_reading_settings(trace: TracebackType | None) -> bool:
-    """Whether the parser raised, or what it decodes files and values by."""
-    decoders = ("codecs", "yaml.", "json.")
-    return next((m for m in reversed([*_modules(trace)]) if not m.startswith(decoders)), "").startswith("jsonargparse.")
+    """Whether the parser raised, or what it decodes files by."""
+    return next((m for m in reversed([*_modules(trace)]) if m != "codecs"), "").startswith("jsonargparse.")
 
 
 def _modules(trace: TracebackType | None) -> Iterator[str]:

@@ -5,7 +5,7 @@ Knows nothing about what the settings mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -14,9 +14,7 @@ from jsonargparse import get_loader, set_loader
 MAX_VALUES = 100_000
 """The most values of a config, each counted as often as aliases (`*name`) repeat it."""
 MAX_DEPTH = 100
-"""The deepest that one may stand."""
-MAX_DIGITS = 400
-"""The most characters of a whole number; no float has more before its point."""
+"""The most values that may stand in each other."""
 
 
 class ConfigError(yaml.MarkedYAMLError):
@@ -31,7 +29,10 @@ def guard_configs() -> None:
 
     def read(text: str) -> Any:
         check_yaml(text)
-        return load(text)
+        try:
+            return load(text)
+        except ValueError as error:  # a number of thousands of digits, or a date that is none
+            raise ConfigError(problem=f"found a value that cannot be read: {error}") from error
 
     set_loader("yaml", read, (yaml.YAMLError,))
 
@@ -39,42 +40,62 @@ def guard_configs() -> None:
 def check_yaml(text: str) -> None:
     """Refuse YAML that would be misread, or that would take all the memory.
 
+    It goes by the parser's events, since what makes values of them calls itself for each level.
+
     Raises:
-        yaml.YAMLError: If it is no YAML, names a key twice, has a number that no float can be, is nested too deeply or
-            within itself, or repeats itself by its aliases into more than `MAX_VALUES`.
+        yaml.YAMLError: If it is no YAML, names a key twice, or holds more than `MAX_VALUES` values or more than
+            `MAX_DEPTH` in each other, with those that aliases repeat.
     """
-    root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    if root is not None:
-        _size(root, {}, 1)
+    anchored: dict[str | None, _Value | None] = {}
+    within = [_Value(None)]
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            value = _Value(event.anchor, keys=set() if isinstance(event, yaml.MappingStartEvent) else None)
+            within.append(value)
+            anchored[event.anchor] = None  # it is not known before its end
+        elif isinstance(event, yaml.CollectionEndEvent | yaml.ScalarEvent):
+            value = within.pop() if isinstance(event, yaml.CollectionEndEvent) else _Value(event.anchor)
+            anchored[value.anchor] = value
+            within[-1].add(value, event)
+        elif isinstance(event, yaml.AliasEvent):
+            known = anchored.get(event.anchor, _Value(None))  # one that stands for nothing is refused later
+            if known is None:
+                raise _fault(event, f"*{event.anchor} within what it stands for")
+            within[-1].add(known, event)
+        if within[-1].size > MAX_VALUES:
+            raise _fault(event, f"more than {MAX_VALUES} values, with those that aliases repeat")
+        if len(within) - 2 + within[-1].height > MAX_DEPTH:
+            raise _fault(event, f"more than {MAX_DEPTH} values in each other")
 
 
-def _size(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
-    """The values of a node, itself among them; `sizes` keeps what is known."""
-    if id(node) in sizes:
-        return sizes[id(node)]
-    if depth > MAX_DEPTH:
-        raise _fault(node, f"more than {MAX_DEPTH} values deep in each other, or one in itself")
-    if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > MAX_DIGITS:
-        raise _fault(node, f"a number of {len(node.value)} characters, expected at most {MAX_DIGITS}")
-    size = 1 + sum(_size(inner, sizes, depth + 1) for inner in _within(node))
-    if size > MAX_VALUES:
-        raise _fault(node, f"more than {MAX_VALUES} values, with those that aliases repeat")
-    sizes[id(node)] = size
-    return size
+@dataclass
+class _Value:
+    """A value as far as it is read.
+
+    Args:
+        anchor: The name that aliases repeat it by.
+        keys: Those that were named, of a mapping.
+        size: How many values it is, with all in it.
+        height: How many of these stand in each other.
+        parts: How many stand directly in it; of a mapping's each second one is a key.
+    """
+
+    anchor: str | None
+    keys: set[str] | None = None
+    size: int = 1
+    height: int = 1
+    parts: int = 0
+
+    def add(self, part: _Value, event: yaml.Event) -> None:
+        """Put a value into it, which ended or stood at an event."""
+        if self.keys is not None and self.parts % 2 == 0 and isinstance(event, yaml.ScalarEvent):
+            if event.value in self.keys:
+                raise _fault(event, f"{event.value!r} a second time: a key stands once, as only its last value counts")
+            self.keys.add(event.value)
+        self.parts += 1
+        self.size += part.size
+        self.height = max(self.height, part.height + 1)
 
 
-def _within(node: yaml.Node) -> Iterator[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        named = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in named:
-                    raise _fault(key, f"{key.value!r} a second time: a key stands once, as only its last value counts")
-                named.add(key.value)
-            yield from (key, value)
-    elif isinstance(node, yaml.SequenceNode):
-        yield from node.value
-
-
-def _fault(node: yaml.Node, found: str) -> ConfigError:
-    return ConfigError(problem=f"found {found}", problem_mark=node.start_mark)
+def _fault(event: yaml.Event, found: str) -> ConfigError:
+    return ConfigError(problem=f"found {found}", problem_mark=event.start_mark)  # type: ignore[arg-type]

@@ -8,6 +8,9 @@ from opcod.data.check import check
 from opcod.data.jsonl import read_questions, read_rows, write_questions
 from opcod.data.questions import QuestionError
 from opcod.data.sciknoweval import parse_row
+from opcod.units import unit_fault
+
+unit_fault("m")  # makes the table of units now, so that no single input seems to take the time
 
 
 def examine(data: bytes) -> None:

@@ -11,7 +11,7 @@ import atheris
 
 HERE = Path(__file__).parent
 TARGETS = ("questions", "answers", "feedback", "config", "checkpoint")
-LIMITS = ("-runs=1000000", "-max_total_time=600", "-timeout=30", "-rss_limit_mb=6000")
+LIMITS = ("-runs=1000000", "-max_total_time=600", "-timeout=120", "-rss_limit_mb=6000")
 
 
 def main(target: str, *options: str) -> None:

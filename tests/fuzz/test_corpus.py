@@ -1,4 +1,4 @@
-"""What fuzzing began with and what it found, as tests: no file makes a reader fail but by an error that it documents."""
+"""What fuzzing began with and what it found, as tests: a reader fails by the errors that it documents alone."""
 
 import importlib
 from pathlib import Path
