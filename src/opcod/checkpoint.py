@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 from jsonargparse import ArgumentParser
 
-from opcod.models import BaseModel, ModelError
+from opcod.models import BaseModel, LoadedBase, ModelError
 from opcod.peers import Lora, Peer, Role, State
 
 KEY = "opcod"
@@ -29,15 +29,20 @@ def pack(peers: Sequence[Peer], *, lora: Lora, models: Mapping[str, BaseModel]) 
     Args:
         peers: The students.
         lora: Shape of the adapters.
-        models: Student -> its base model, as it was asked for.
+        models: Student -> its base model, as it was asked for; kept with the commit it was loaded at.
     """
     return {
         "lora": asdict(lora),
-        "models": {name: asdict(model) for name, model in models.items()},
+        "models": {p.name: asdict(_pinned(models[p.name], p.base.loaded)) for p in peers},
         "domains": {p.name: p.domain for p in peers},
         "bases": {p.name: p.base.loaded.identity for p in peers},
         "peers": {p.name: {role: {k: v.cpu() for k, v in s.items()} for role, s in p.state().items()} for p in peers},
     }
+
+
+def _pinned(model: BaseModel, loaded: LoadedBase) -> BaseModel:
+    """A base model at the commit that was loaded, where it came from the hub."""
+    return replace(model, revision=loaded.identity["revision"] or model.revision)
 
 
 def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:

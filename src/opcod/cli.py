@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from opcod import __version__, quiet
+from opcod.masking import masked, print_traceback
 from opcod.memory import keep_freed_memory
 
 COMMANDS = {
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--traceback"]
     command: str = _parser().parse_args(given[:1]).command
     quiet.install()
+    sys.excepthook = print_traceback
     try:
         dispatch(command, given)
     except KeyboardInterrupt:
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         usage = isinstance(error, argparse.ArgumentError)
         hint = f"\n`opcod {command} --help` lists all options." if usage else ""
-        print(f"opcod: error: {message}{hint}", file=sys.stderr)
+        print(f"opcod: error: {masked(message)}{hint}", file=sys.stderr)
         raise SystemExit(USAGE_ERROR if usage else FAILURE) from None
 
 
