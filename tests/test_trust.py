@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from commands_shown import ROOT
 from opcod import cli, commands
 from opcod.data.jsonl import write_questions
-from opcod.data.questions import Question
+from opcod.data.questions import Question, QuestionError
 from opcod.masking import masked, masked_settings
 from opcod.models import BaseModel, ModelError, load_base
 from opcod.students import Student
@@ -112,7 +112,7 @@ def hostile(tiny_folder, tmp_path):
     """A run's folder with its config, deep enough for what lies around it to be watched."""
     run = tmp_path / "around/deep/run"
     run.mkdir(parents=True)
-    domains = ["../../physics", "/tmp/chemistry"]
+    domains = ["..", "u.s. ..\\physics"]
     config = run_config(tiny_folder)
     for name in ("train", "test"):
         asked = [q for q in questions(domains) if (int(q.answer) % 4 == 0) == (name == "test")]
@@ -121,13 +121,14 @@ def hostile(tiny_folder, tmp_path):
     config["data"] |= {"source": {"class_path": "JsonQuestions", "init_args": {"domains": domains, **files}}}
     config["data"] |= {"batch_size": 1, "steps": 1, "validation": 1}
     config["model"]["students"] = [{"name": n, "domain": d} for n, d in zip("ab", domains, strict=True)]
-    config["model"]["base"]["revision"] = "https://somebody:planted-in-an-address@example.org/x"
     loggers = ["CSVLogger", "TensorBoardLogger"]
     config["trainer"] |= {
         "max_epochs": 1,
         "default_root_dir": str(run),
         "logger": [{"class_path": name, "init_args": {"save_dir": str(run), "name": name}} for name in loggers],
     }
+    address = "https://somebody:planted-in-an-address@example.org/x"
+    config["trainer"]["logger"][1]["dict_kwargs"] = {"comment": address}  # which it does not use
     (run / "given.yaml").write_text(yaml.safe_dump(config))
     return run
 
@@ -154,13 +155,19 @@ def test_a_run_writes_in_its_folder_and_no_secret(hostile, monkeypatch, capsys, 
         assert secret not in said
         assert not [p for p in written if secret.encode() in p.read_bytes()], secret
     kept = yaml.safe_load((run / "CSVLogger/version_0/config.yaml").read_text())
-    assert kept["model"]["init_args"]["base"]["revision"] == "https://***@example.org/x"
+    assert kept["trainer"]["logger"][1]["dict_kwargs"]["comment"] == "https://***@example.org/x"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", "..", "a\\b", "", "a\0"])
 def test_a_student_is_named_by_no_path(name):
     with pytest.raises(ValueError, match="is no identifier"):
         Student(name, "physics")
+
+
+@pytest.mark.parametrize("domain", ["../../physics", "/tmp/physics", "/"])
+def test_a_domain_is_no_path(domain):
+    with pytest.raises(QuestionError, match="holds a /"):
+        Question("q", domain, "How many?", (), "1")
 
 
 def test_a_saved_config_without_secrets_is_what_was_given(tiny_folder, tmp_path):

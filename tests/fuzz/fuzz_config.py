@@ -3,10 +3,7 @@
 import contextlib
 import io
 import tempfile
-from functools import cache
 from pathlib import Path
-
-from jsonargparse import ArgumentParser
 
 from opcod.cli import explain
 from opcod.completion import parser_of
@@ -14,14 +11,12 @@ from opcod.completion import parser_of
 COMMANDS = {b"f": "fit", b"r": "reproduce", b"s": "specialise", b"e": "evaluate"}
 
 
-@cache
-def _parser(command: str) -> ArgumentParser:
-    return parser_of(command)
+PARSERS = {first: parser_of(command) for first, command in COMMANDS.items()}  # made now, as it takes its time
 
 
 def examine(data: bytes) -> None:
     """The first byte says which command reads the rest."""
-    parser = _parser(COMMANDS.get(data[:1], "reproduce"))
+    parser = PARSERS.get(data[:1], PARSERS[b"r"])
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         path = Path(folder, "config.yaml")
         path.write_bytes(data[1:])

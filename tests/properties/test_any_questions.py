@@ -28,7 +28,7 @@ def questions(draw):
     kind = draw(st.sampled_from(["choice", "numeric", "text"]))
     given = {
         "id": draw(TEXTS),
-        "domain": draw(TEXTS).lower(),
+        "domain": draw(TEXTS).lower().replace("/", "."),
         "text": draw(TEXTS),
         "kind": kind,
         "options": (),
