@@ -154,8 +154,7 @@ def test_a_run_writes_in_its_folder_and_no_secret(hostile, monkeypatch, capsys, 
     for secret in (*PLANTED.values(), "planted-in-an-address"):
         assert secret not in said
         assert not [p for p in written if secret.encode() in p.read_bytes()], secret
-    kept = yaml.safe_load((run / "CSVLogger/version_0/config.yaml").read_text())
-    assert kept["trainer"]["logger"][1]["dict_kwargs"]["comment"] == "https://***@example.org/x"
+    assert "https://***@example.org/x" in (run / "CSVLogger/version_0/config.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", "..", "a\\b", "", "a\0"])
