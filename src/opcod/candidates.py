@@ -73,7 +73,7 @@ def _described(folder: Path) -> tuple[str, Lora]:
         lora = Lora(config["r"], config["lora_alpha"], targets if isinstance(targets, str) else sorted(targets))
         if unknown := [name for name in ("use_dora", "use_rslora") if config.get(name)]:
             raise ValueError(f"{', '.join(unknown)} is set, which opcod does not compute")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{folder / ADAPTER_CONFIG} does not describe a plain LoRA adapter: {error}") from error
     return BUNDLED if base == BUNDLED_NAME else base, lora
 

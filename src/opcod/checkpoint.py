@@ -10,16 +10,19 @@ import io
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from argparse import ArgumentError
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from jsonargparse import ArgumentParser
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from opcod.models import BaseModel, ModelError
-from opcod.peers import Lora, Peer, State
+from opcod.models import BaseModel, LoadedBase, ModelError
+from opcod.peers import Lora, Peer, Role, State
 
 KEY = "opcod"
 """Where our part stands in Lightning's checkpoint."""
@@ -34,15 +37,20 @@ def pack(peers: Sequence[Peer], *, lora: Lora, models: Mapping[str, BaseModel]) 
     Args:
         peers: The students.
         lora: Shape of the adapters.
-        models: Student -> its base model, as it was asked for.
+        models: Student -> its base model, as it was asked for; kept with the commit it was loaded at.
     """
     return {
         "lora": asdict(lora),
-        "models": {name: asdict(model) for name, model in models.items()},
+        "models": {p.name: asdict(_pinned(models[p.name], p.base.loaded)) for p in peers},
         "domains": {p.name: p.domain for p in peers},
         "bases": {p.name: p.base.loaded.identity for p in peers},
         "peers": {p.name: {role: {k: v.cpu() for k, v in s.items()} for role, s in p.state().items()} for p in peers},
     }
+
+
+def _pinned(model: BaseModel, loaded: LoadedBase) -> BaseModel:
+    """A base model at the commit that was loaded, where it came from the hub."""
+    return replace(model, revision=loaded.identity["revision"] or model.revision)
 
 
 def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
@@ -52,6 +60,8 @@ def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
         ModelError: If they are of other students, or of another base.
     """
     names = [p.name for p in peers]
+    if kept and (part := _misshapen(kept)):
+        raise ModelError(f"the checkpoint's {part} are not as opcod writes them: give a file that `opcod fit` wrote")
     if not kept or sorted(kept["peers"]) != sorted(names):
         raise ModelError(
             f"the checkpoint holds the students {sorted(kept['peers']) if kept else 'of another program'}, "
@@ -113,7 +123,54 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     kept = checkpoint.get(KEY)
     if not isinstance(kept, dict) or not {"peers", "lora", "models"} <= kept.keys():
         raise ModelError(f"{path} is no checkpoint of a co-distillation: give one that `opcod fit` wrote")
+    if part := _misshapen(kept):
+        raise ModelError(f"{path}: its {part} are not as opcod writes them: give a checkpoint that `opcod fit` wrote")
     return kept
+
+
+def _misshapen(kept: Mapping[str, Any]) -> str | None:
+    """The part that is not what `pack` makes, if any: a file may hold plain values in any arrangement."""
+    fits: dict[str, Callable[[Any], bool]] = {
+        "lora": lambda lora: _made_of(Lora, lora),
+        "models": lambda models: _all(models, lambda model: _made_of(BaseModel, model)),
+        "domains": lambda domains: _all(domains, _is_text),
+        "bases": lambda bases: _all(bases, lambda identity: _all(identity, _is_text)),
+        "peers": lambda peers: _all(peers, lambda roles: _all(roles, lambda state: _all(state, torch.is_tensor))),
+    }
+    for part, fit in fits.items():
+        if (part in kept or part != "domains") and not fit(kept.get(part)):  # older checkpoints have no domains
+            return part
+    peers = kept["peers"]
+    if any(not name.isidentifier() or roles.keys() != set(get_args(Role)) for name, roles in peers.items()):
+        return "peers"
+    return next((part for part in ("models", "bases") if kept[part].keys() != peers.keys()), None)
+
+
+def _all(values: Any, fit: Callable[[Any], bool]) -> bool:
+    """Whether it is values by name, all of which fit."""
+    return isinstance(values, dict) and all(isinstance(name, str) and fit(value) for name, value in values.items())
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _made_of(settings: type, values: Any) -> bool:
+    """Whether a dataclass of settings takes these values, each as it is."""
+    if not _all(values, lambda value: isinstance(value, str | int | list | None)):
+        return False
+    try:
+        taken = _parser_of(settings).parse_object(values).as_dict()
+    except (ArgumentError, ValueError, TypeError):
+        return False
+    return all(taken[name] == value for name, value in values.items())
+
+
+@cache
+def _parser_of(settings: type) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(settings)
+    return parser
 
 
 def roles_of(kept: Mapping[str, Any], student: str, path: str) -> dict[str, State]:
@@ -144,7 +201,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} was not loaded: it holds more than tensors and plain values, which could run code, or is no "
             "checkpoint at all. Give a file that `opcod` wrote."
         ) from error
-    except (RuntimeError, ValueError, EOFError) as error:
+    except Exception as error:  # what is no pickle, or half of one, is told in a dozen ways
         raise ModelError(f"{path} is no checkpoint, or a broken one: {_first_line(error)}") from error
     if not isinstance(checkpoint, dict):
         raise ModelError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from opcod import __version__, quiet
+from opcod.masking import masked, print_traceback
 from opcod.memory import keep_freed_memory
 
 COMMANDS = {
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--traceback"]
     command: str = _parser().parse_args(given[:1]).command
     quiet.install()
+    sys.excepthook = print_traceback
     try:
         dispatch(command, given)
     except KeyboardInterrupt:
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(FAILURE) from None
         usage = isinstance(error, argparse.ArgumentError)
         hint = f"\n`opcod {command} --help` lists all options." if usage else ""
-        print(f"opcod: error: {message}{hint}", file=sys.stderr)
+        print(f"opcod: error: {masked(message)}{hint}", file=sys.stderr)
         raise SystemExit(USAGE_ERROR if usage else FAILURE) from None
 
 
@@ -97,6 +99,8 @@ def explain(error: Exception) -> str | None:
         return f"the disk is full ({error.filename or 'no file named'}): free space, or write to another folder"
     if isinstance(error, argparse.ArgumentError):
         return _wrong_argument(error)
+    if isinstance(error, ValueError | RecursionError) and _while_reading_settings(error.__traceback__):
+        return f"the settings cannot be read: {error}"
     own = _within_the_parser(error)
     given = (MisconfigurationException, OSError, ModuleNotFoundError)
     if isinstance(error, given) or (
@@ -129,10 +133,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _module_of(trace: TracebackType | None) -> str:
     """The module that raised."""
-    name = ""
+    return next(reversed([*_modules(trace)]), "")
+
+
+def _while_reading_settings(trace: TracebackType | None) -> bool:
+    """Whether the parser raised, or what it decodes files by."""
+    return next((m for m in reversed([*_modules(trace)]) if m != "codecs"), "").startswith("jsonargparse.")
+
+
+def _modules(trace: TracebackType | None) -> Iterator[str]:
+    """The modules that a traceback goes through, the one that raised last."""
     while trace is not None:
-        name, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
-    return name
+        yield trace.tb_frame.f_globals.get("__name__", "")
+        trace = trace.tb_next
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,7 +169,9 @@ def dispatch(command: str, given: list[str]) -> None:
         importlib.import_module(LIGHT[command]).main(given[1:])
         return
     from opcod import commands  # takes seconds: torch, transformers and peft
+    from opcod.settings import guard_configs
 
+    guard_configs()
     quiet.plain_warnings()
     keep_freed_memory()
     own = {

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, dict_to_namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 
@@ -32,6 +32,7 @@ from opcod.devices import GPUS, this_cpu
 from opcod.export import write_adapter, write_folder
 from opcod.finetuning import FineTuning
 from opcod.grpo import Grpo
+from opcod.masking import masked, masked_settings
 from opcod.models import BaseModel, ModelError, compute_dtype, load_base
 from opcod.peers import Lora, SharedBase, State
 from opcod.processes import AdapterStrategy
@@ -78,6 +79,15 @@ def _logger(name: str) -> dict[str, Any]:
         "class_path": "lightning.pytorch.loggers.CSVLogger",
         "init_args": {"save_dir": RUNS, "name": name, "flush_logs_every_n_steps": 1},
     }
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the config to the run's folder, without what `masked_settings` masks."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it; it is no longer as the run has it, but nothing else reads it from here."""
+        self.config = dict_to_namespace(masked_settings(self.config.as_dict()))
+        super().setup(trainer, pl_module, stage)
 
 
 class Command(LightningCLI):
@@ -162,7 +172,7 @@ class CoDistil(Command):
             args=list(arguments),
             run=run,
             subclass_mode_model=True,
-            save_config_callback=SaveConfigCallback if saved else None,
+            save_config_callback=SaveConfig if saved else None,
             trainer_defaults={**DEFAULTS, "max_epochs": 2, "logger": _logger("")},
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "opcod", "exit_on_error": False, **(usages if run else {}), **parser},
@@ -423,6 +433,7 @@ class Lessons(Command):
             args=list(arguments),
             run=False,
             trainer_defaults={**DEFAULTS, "max_epochs": 3, "logger": _logger(name)},
+            save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
                 "prog": f"opcod {name}",
@@ -494,7 +505,7 @@ def specialise(arguments: Sequence[str]) -> None:
     if not trainer.is_global_zero:
         return
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    command_line = f"opcod specialise {shlex.join(arguments)}"
+    command_line = masked(f"opcod specialise {shlex.join(arguments)}")
     card = model_card(model, data, scores, command=command_line, commit=commit, dtype=config.dtype)
     output, dtype = Path(config.output), getattr(torch, config.dtype)
     write_adapter(output, model.state(), model.lora, base=model.base.model, dtype=dtype, card=card)

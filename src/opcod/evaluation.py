@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 from torch import nn
 
@@ -35,10 +36,11 @@ class ScoreBoard(nn.Module):
         self.domains = list(domains)
         ks = sorted({1, samples})
         self.students = list(students)
-        self.metrics = nn.ModuleDict({f"{s}/{d}": AnswerScores(ks=ks) for s in self.students for d in domains})
+        self.places = {key: place for place, key in enumerate(product(self.students, self.domains))}
+        self.metrics = nn.ModuleList(AnswerScores(ks=ks) for _ in self.places)
 
     def _of(self, student: str, domain: str) -> AnswerScores:
-        metric = self.metrics[f"{student}/{domain}"]
+        metric = self.metrics[self.places[student, domain]]
         assert isinstance(metric, AnswerScores)
         return metric
 

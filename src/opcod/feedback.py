@@ -67,6 +67,8 @@ _REVEAL = re.compile(
 )
 _LEFT_OVER = re.compile(rf"(?: (?<=[.!?]) \s* | ^ \s* ) {_SET_LETTER} [.,;:!]? | \s* {_SET_LETTER}", re.VERBOSE)
 
+_LONG_GAP = re.compile(r"\s{20,}")  # the patterns above take the square of its length
+
 _ANCHORED = (
     "You are a specialist in TUTOR. Your peer, a specialist in PEER, responds to a question. "
     "Give two things.\n"
@@ -145,13 +147,18 @@ def sanitize(text: str) -> str:
     of an option stay. Repeated until nothing more goes, so that no reveal forms around another.
     """
     while True:
-        clean = _ANSWER_PAIR.sub(" ", text.replace(_SET_LETTER, " "))
+        clean = _LONG_GAP.sub(_short_gap, text.replace(_SET_LETTER, " "))
+        clean = _ANSWER_PAIR.sub(" ", clean)
         clean = _DRESSED_LETTER.sub(_SET_LETTER, clean)
         clean = _LEFT_OVER.sub("", _REVEAL.sub("", clean))
         clean = re.sub(r"[ \t]{2,}", " ", clean).strip()
         if clean == text:
             return clean
         text = clean
+
+
+def _short_gap(gap: re.Match[str]) -> str:
+    return "\n\n" if "\n" in gap[0] else " "
 
 
 def anchor(text: str | None, question: str) -> tuple[str | None, Outcome]:
@@ -175,7 +182,9 @@ def anchor(text: str | None, question: str) -> tuple[str | None, Outcome]:
     if not (concept := _words(tag[1])):
         return None, Outcome.EMPTY
     rest = text[: tag.start()].rstrip() + " " + text[tag.end() :].lstrip()
-    rest = _CONCEPT_MARK.sub("", rest).strip()
+    while _CONCEPT_MARK.search(rest):  # a mark may form out of the pieces around another
+        rest = _CONCEPT_MARK.sub("", rest)
+    rest = rest.strip()
     if not _words(rest):
         return None, Outcome.FB_NONE
     if not _specific(concept):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -52,7 +53,7 @@ class BaseModel:
     Args:
         model: `bundled` (SmolLM2-135M-Instruct, nothing to download), a hub id such as `Qwen/Qwen3-8B`,
             a folder that `save_pretrained` wrote, or a `.gguf` file.
-        revision: A hub model's branch, tag or commit.
+        revision: A hub model's branch, tag or commit. Checkpoints keep the commit, whatever is named here.
         quantization: `nf4` quantises the linear layers to 4 bits with double quantisation
             (bitsandbytes, on CPU and CUDA); `none` keeps them in `dtype`.
         dtype: Numbers to compute in. `auto` is bfloat16 where the device multiplies it natively (CUDA, CPUs
@@ -81,7 +82,8 @@ class LoadedBase:
         model: The causal language model, frozen, in eval mode.
         tokenizer: Its tokenizer, with a chat template.
         dtype: The numbers it computes in.
-        identity: Names the base in checkpoints: model, revision, quantisation and a hash of its files.
+        identity: Names the base in checkpoints: model, revision (a hub model's commit), quantisation and a hash of its
+            files.
     """
 
     model: PreTrainedModel
@@ -109,7 +111,7 @@ def load_base(base: BaseModel, device: Device = "cpu") -> LoadedBase:
     tokenizer = load_tokenizer(base)
     model = _load_weights(base, source, dtype, device)
     model.eval().requires_grad_(False)
-    return LoadedBase(model, tokenizer, dtype, _identity(base, source, model))
+    return LoadedBase(model, tokenizer, dtype, _identity(base, source))
 
 
 def compute_dtype(wanted: str, device: Device) -> torch.dtype:
@@ -238,7 +240,7 @@ def load_config(base: BaseModel) -> PreTrainedConfig:
     """
     source = _locate(base)
     with _explained(base):
-        return AutoConfig.from_pretrained(source, revision=base.revision)
+        return AutoConfig.from_pretrained(source, revision=base.revision, trust_remote_code=False)
 
 
 def positions_of(config: PreTrainedConfig) -> int:
@@ -254,7 +256,7 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
     """
     source = _locate(base)
     with _explained(base):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=base.revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=base.revision, trust_remote_code=False)
     if base.chat_template is not None:
         try:
             tokenizer.chat_template = Path(base.chat_template).read_text(encoding="utf-8")
@@ -270,7 +272,13 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
 
 def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     attention = attention_of(base, device)
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention, "device_map": {"": device}}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": attention,
+        "device_map": {"": device},
+        "use_safetensors": True,  # weights of any other kind are pickled
+        "trust_remote_code": False,
+    }
     if base.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -325,12 +333,23 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _identity(base: BaseModel, source: str, model: PreTrainedModel) -> dict[str, str]:
+def _identity(base: BaseModel, source: str) -> dict[str, str]:
     name = BUNDLED_NAME if base.model == BUNDLED else base.model.rstrip("/").rsplit("/", 1)[-1]
-    commit = getattr(model.config, "_commit_hash", None)
     folder = Path(source)
-    files = _hash_files(folder) if folder.is_dir() else str(commit)
-    return {"model": name, "revision": base.revision or "", "quantization": base.quantization, "files": files}
+    revision = base.revision or ""
+    if folder.is_dir():
+        files = _hash_files(folder)
+    else:
+        files = revision = _commit_of(base)
+    return {"model": name, "revision": revision, "quantization": base.quantization, "files": files}
+
+
+def _commit_of(base: BaseModel) -> str:
+    """The commit of a hub model that has just been loaded, by its place in the cache."""
+    cached = try_to_load_from_cache(base.model, "config.json", revision=base.revision)
+    if not isinstance(cached, str):
+        raise ModelError(f"the hub's cache does not tell the commit of {base.model}: fetch it again, or give a folder")
+    return Path(cached).parent.name
 
 
 def _hash_files(model: Path) -> str:

@@ -361,9 +361,11 @@ def read_adapter(folder: Path, lora: Lora) -> State:
             "`opcod specialise` write them."
         )
     try:
-        config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"adapter_config.json holds a {type(config).__name__}, no object")
         state = load_file(weights)
-    except (json.JSONDecodeError, SafetensorError, OSError) as error:
+    except (ValueError, RecursionError, SafetensorError, OSError) as error:
         raise ModelError(f"the adapter in {folder} cannot be read: {error}. Fetch or make it again.") from error
     made_with = (config.get("r"), config.get("lora_alpha"))
     if made_with != (lora.rank, lora.alpha):

@@ -341,8 +341,8 @@ def _row(question: Question) -> dict[str, Any]:
         row |= {"tolerance": question.tolerance, "absolute_tolerance": question.absolute_tolerance}
     elif question.kind == "choice":
         row["options"] = list(question.options)
-    row["answer"] = question.answer
     extras = {
+        "answer": question.answer if question.keyed else None,
         "unit": question.unit,
         "accept": list(question.accept) or None,
         "solution": question.solution,

@@ -98,6 +98,8 @@ class Question:
         faults = [(f, "is empty") for f in ("id", "domain") if not getattr(self, f).strip()]
         if self.domain != self.domain.lower():
             faults.append(("domain", f"{self.domain!r} is not in lower case, expected {self.domain.lower()!r}"))
+        if "/" in self.domain:
+            faults.append(("domain", f"{self.domain!r} holds a /, which stands between the names of logged figures"))
         if not self.text.strip():
             faults.append(("question", "is empty"))
         for name in ("options", "unit", "accept"):
