@@ -67,6 +67,18 @@ class Scored(L.Callback):
         }
 
 
+def test_a_third_phase_follows_the_two_of_a_pair_with_an_order_of_its_own():
+    asked = questions(TRIO, steps=3)
+    asked.setup("fit")
+    pair, asked.phases = asked.train_dataloader(), 3
+    trio = asked.train_dataloader()
+    assert (len(pair), len(trio)) == (6, 9)
+    assert [trio.at(1, place) for place in range(6)] == [pair.at(1, place) for place in range(6)]
+    assert [(trio.at(1, place).phase, trio.at(1, place).step) for place in (6, 8)] == [(2, 0), (2, 2)]
+    orders = [[trio.at(0, 3 * phase + step).questions[0].id for step in range(3)] for phase in range(3)]
+    assert orders[2] not in orders[:2]
+
+
 # ---- who is tutored by whom
 
 
