@@ -1,0 +1,219 @@
+"""Where a text gives an answer away: its words are sorted into kinds, and phrases are looked for among the kinds.
+
+Which answer is right is not known here. So what counts is a phrase that calls an option the answer, in any of the
+languages of the table, and not the mention of one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+
+from opcod.answer_words import KINDS, UNSPACED, UNSPACED_KINDS
+from opcod.folding import BOLD, BOX, SET, STRUCK, fold
+
+Span = tuple[int, int]
+
+_WORD = rf"[{UNSPACED}]+|(?:(?![{UNSPACED}])[^\W\d_])+(?:['’][^\W\d_]+)?|\d(?:st|nd|rd|th)(?!\w)"
+_UNIT = (
+    r"(?:%|°\s?C|(?:[kMGmµμncd]?(?:N|J|Pa|W|V|A|Hz|g|m|s|L|l|mol|eV|bar|T|F|C|K|M|ohms?|Ω|h|min|rad)|atm|psi|u)"
+    r"(?:[23²³]|\^-?\d)?(?!\w))"
+)
+_TOKEN = re.compile(
+    rf"""
+    (?P<D>{SET}) | (?P<struck>{STRUCK}) | (?P<tick>\[[xX✓✔]\]|[✅✓✔☑]) | (?P<line>[ \t]*\n\s*)
+  | (?P<bracketed>[(\[]\s*(?:[A-Za-z]|i{{2,3}}|iv|vi{{0,3}}|I{{2,3}}|IV|VI{{0,3}})\s*[)\]])
+  | (?P<quoted>(?<!\w)["'“”„‘«「{BOLD}][^"“”«»「」{BOLD}{BOX}\n]{{1,80}}?["'”“’»」{BOLD}](?!\w))
+  | (?P<boxed>{BOX}\s*[^{BOX}{BOLD}\n.]{{2,60}})
+  | (?P<figure>(?<!\w)[-+−]?\d(?:[\d.,]*\d)?(?:\s*(?:[×x*]|\\times)\s*10\^?[-−]?\d+|[eE][-+]?\d+)?
+        (?P<unit>\s?{_UNIT}(?:\s?[/·*]\s?{_UNIT})*)?(?!\w))
+  | (?P<word>{_WORD}) | (?P<arrow>\.{{3,}}|:=|[-=]+>|→|⇒|<-+|[:=|]|(?<=\s)[-–](?=\s)|—|–) | (?P<hence>∴) | (?P<stop>[.!?。।؟]+)
+  | (?P<comma>[,;、،()])  | (?P<hash>\#(?=\s?\d))
+    """,
+    re.VERBOSE,
+)
+_KIND_OF_GROUP = {"struck": "~", "tick": "+", "line": "r", "arrow": ":", "hence": "H", "stop": ".", "comma": ",", "hash": "N"}
+_LABELS = frozenset({"A", "R", "N", "f"})
+
+# Kinds beside those of the table: D a letter set apart, b one in brackets or quotes, L a capital, c a small letter,
+# Q a quotation, F a figure, u a single digit, w any other word; and punctuation: . , : r (a new line) + ~.
+_END = r"(?=[.,:rC]|$)"
+_OPEN = r"(?<![^.,:rnCHti+])"
+_NAMED = r"(?:N[DbLMUucSY]|D|b|ON|[Of]N(?:pw)?|OU|NO|Nk?Q|Q)"
+_OPTION = rf"(?:N?[DbLM]|N[Uu]|NY{_END}|N?[cS]{_END}|[Of][NU]|NO|N?xL(?:nx?L)?|UxO|Oxw?O|Nz|z|Nu?Sq?)"
+_LAST = rf"(?:{_OPTION}|[OY]{_END}|cq|Sp)"
+_ANSWER = r"(?:[Rf]+[ANU]k?|[AN][Rf]+)"
+_SIDE = r"(?:,[^.,r]{1,9},)?"
+_IS = r"(?:[me:,tr]|mp|Ep?|kp?|Pp)"
+_REVEALS = [
+    # The correct answer is B. The answer is B. Answer: B.
+    rf"(?<![yf]){_ANSWER}{_SIDE}{_IS}{{0,5}}i?{_LAST}",
+    rf"y{_ANSWER}{_SIDE}{_IS}{{0,3}}m{_IS}{{0,3}}{_LAST}",
+    rf"(?<!y)Ak?[wpiUNy]{{0,4}}{_SIDE},?(?:E|:|k|mp?e)p?{_IS}{{0,4}}i?E?{_LAST}",
+    rf"yA{_IS}{{0,2}}me{_LAST}|[UA]YE?P?wpE{_LAST}|[UA]YPp?E{_LAST}|Am[DbL]{_END}|(?:{_OPTION})q[Rf]*A",
+    rf"{_OPEN}(?:[RfAN]{{1,3}}k?|k)(?:[:r]+|,)(?:iE)?(?:{_OPTION}|F){_END}|{_OPEN}A[DbL](?=[.,r]|$)",
+    rf"{_OPEN}R[E:]{{1,2}}{_OPTION}",
+    # B is correct. B it is.
+    rf"(?:{_NAMED}|{_OPEN}[LMSc]),?i?(?:E|me)(?:R[NUA]?|[Rf]*A|{{RU}})(?=[.,:rCnq]|$)".replace("{RU}", "RU"),
+    rf"(?:{_NAMED}|{_OPEN}[LM])(?:Eo[NU]|Eh)|Ow?vERA",
+    rf"(?:{_OPTION})iE{_END}|i(?:E|me|ki|k|kp)(?:{_OPTION}|O[NU]){_END}",
+    # Choose B. You should have picked B. So B.
+    rf"(?:I|Ym[eh]?|m|{_OPEN})(?:[PAj]p?|Py?[ANwi]?p|Px[DbL]p)(?:N[DbLMUucS]|ON|OU|Nu|NxL|D|b|Q{_END}|[LMcS](?=[.,:rC]|$|n(?!L)))",
+    rf"Ym[LDb]P|Pw,[DbL]{_END}|Y[P]p?(?:NxL|ON|OU|NO)",
+    rf"H,?(?:D|b|L|ON|OU|N[DbLM]){_END}",
+    rf"kp?N[DbLM]|kp?L{_END}|AEpL",
+    # Only B remains. Not A, C or D.
+    rf"Kp?o?N?[DbL]{_END}|[DbL]K|oN?[DbL]K",
+    r"(?:G|V|Gw|Gme|Ge)p?N?[DbL](?:[,n]+N?[DbL]){2,}|[DbL](?:[,n]+[DbL]){2,}m?(?:E|e)[EeT]*W|(?:N?[DbL]EW[.,n]*){3,}",
+    r"O(?:[,n]+O){2,}[NU]?EW|Tw?N?BN?[DbL]|G[DbL],?B[DbL]",
+    r"(?:~,?){2,}[DbL]|\+[,:]?[DbL]|[DbL],?\+",
+    # Called the answer: a figure, or the text of an option.
+    rf"(?<![yf])(?:{_ANSWER}|A|Rv)[wpiUNy]{{0,3}}{_SIDE}{_IS}{{0,4}}(?:[E:r]|me)p?,?[Fu]{_END}|[Fu]q[Rf]*A",
+    rf"(?:{_ANSWER}|A|Rw){_SIDE}{_IS}{{0,4}}(?:[E:]|me)N?Q",
+    # Nothing but the letter.
+    r"(?<![^.r])[Lb](?=r|$|\.(?:r|$))|D",
+]
+_REVEAL = [re.compile(pattern) for pattern in _REVEALS]
+_TAG = r"(?:answer|final|choice|option|solution|key|result)"
+_MARKED = re.compile(
+    rf"<\s*{_TAG}\b[^<>]{{0,40}}>[^<>]{{0,200}}<\s*/\s*{_TAG}\b[^<>]{{0,40}}>"
+    r"|<\s*answer\b[^<>]{0,40}>\s*\(?[A-Za-z]?\)?\s*$|<\s*/?\s*answer\b[^<>]{0,40}>"
+    rf"|\[{_TAG}\][^\[\]\n]{{0,80}}\[/{_TAG}\]",
+    re.IGNORECASE,
+)
+
+
+def find_reveals(text: str, options: Sequence[str] = ()) -> list[Span]:
+    """Where a folded text calls an option or a figure the answer.
+
+    Args:
+        text: As `fold` has it.
+        options: The texts of the question's options, as they are written; without them only quoted ones are known.
+
+    Returns:
+        Spans, each from the beginning of its clause; they may overlap.
+    """
+    found = [match.span() for match in _MARKED.finditer(text)]
+    kinds, spans = _sorted_words(text, tuple(options))
+    for pattern in _REVEAL:
+        for match in pattern.finditer(kinds):
+            start, end = spans[match.start()][0], spans[match.end() - 1][1]
+            found.append((_clause_start(text, start), end))
+    return found
+
+
+def _clause_start(text: str, at: int) -> int:
+    """Where the clause begins that holds a place."""
+    before = max(text.rfind(mark, 0, at) for mark in (". ", "! ", "? ", ", ", "; ", ": ", "\n", "> ", ") ", "—"))
+    start = before + 1
+    while start < at and text[start] in " \t":
+        start += 1
+    return start
+
+
+def _sorted_words(text: str, options: tuple[str, ...]) -> tuple[str, list[Span]]:
+    """The kinds of a text's words and marks, one character each, and where they stand."""
+    kinds: list[str] = []
+    spans: list[Span] = []
+    for kind, span in _tokens(text, options):
+        kinds.append(kind)
+        spans += [span] * len(kind)
+    return "".join(kinds), spans
+
+
+def _tokens(text: str, options: tuple[str, ...]) -> Iterator[tuple[str, Span]]:
+    known = _option_pattern(options) if options else None
+    at = 0
+    while (match := _TOKEN.search(text, at)) is not None:
+        if known is not None and (option := known.match(text, match.start())) is not None:
+            yield "Q", option.span()
+            at = option.end()
+            continue
+        at = match.end()
+        group, token = str(match.lastgroup), match[0]
+        if group == "D":
+            yield "D", match.span()
+        elif group == "quoted" or group == "boxed":
+            kind = _kind_of_quoted(token.strip("\"'“”„‘’«»「」 " + BOLD + BOX), bold=token[0] in BOLD + BOX)
+            if kind:
+                yield kind, match.span()
+            else:  # words like others
+                at = match.start() + 1
+        elif group == "bracketed":
+            yield ("b" if len(token.strip("([)] ")) == 1 else "M"), match.span()
+        elif group in {"figure", "unit"}:
+            yield ("u" if re.fullmatch(r"[1-9]", token) else "F"), match.span()
+        elif group == "word":
+            yield from _kinds_of_word(text, match.start(), match.end())
+        else:
+            yield _KIND_OF_GROUP[group], match.span()
+
+
+def _kind_of_quoted(text: str, *, bold: bool) -> str:
+    """Q, b for a letter; nothing where what is quoted is to be read like the text around it."""
+    if re.fullmatch(r"[A-Za-z][.)]?", text):
+        return "b"
+    if bold and re.fullmatch(r"I{2,3}|IV|VI{0,3}|i{2,3}|iv", text):
+        return "D"
+    kinds = [_table().get(word.lower(), "w") for word in re.findall(_WORD, text)]
+    told = {"A", "E", "P", "f"} if bold else set()
+    return "" if not kinds or told.intersection(kinds) or _LABELS.issuperset(kinds) or ":" in text else "Q"
+
+
+def _kinds_of_word(text: str, start: int, end: int) -> Iterator[tuple[str, Span]]:
+    word = text[start:end]
+    if end - start == 1 and re.fullmatch(r"[A-Za-zБГДΓΔ]", word):
+        kind = _kind_of_letter(text, start)
+        yield kind, (start, end)
+    elif re.match(f"[{UNSPACED}]", word):
+        at = start
+        for match in _unspaced().finditer(word):
+            if start + match.start() > at:
+                yield "w", (at, start + match.start())
+            yield _table()[match[0]], (start + match.start(), start + match.end())
+            at = start + match.end()
+        if at < end:
+            yield "w", (at, end)
+    else:
+        yield _table().get(word.lower().replace("’", "'"), "w"), (start, end)
+
+
+def _kind_of_letter(text: str, at: int) -> str:
+    """L for a capital that may be an option's, c for such a small letter, w where it stands in a formula."""
+    letter, before, after = text[at], text[at - 1 : at], text[at + 1 : at + 3]
+    if before in {"'", "’", "^", "/", "+", "-", "=", "\\"} or re.match(r"['’^/+]\w|-\w| ?[=+×·]", after):
+        return "w"
+    if letter == "I":
+        return "Y"
+    if letter == "A" and re.match(r" [a-z]{2}", text[at + 1 : at + 4]) and not re.search(r"[a-z,] $", text[max(at - 2, 0) : at]):
+        word = re.match(r" (\w+)", text[at + 1 : at + 30])
+        return "L" if word and _table().get(word[1].lower(), "w") not in {"w", "R"} else ""
+    if letter.isupper():
+        return "L"
+    return _table().get(letter, "w" if letter == "i" else "c")
+
+
+@cache
+def _table() -> dict[str, str]:
+    """Folded word -> kind; of a script with vowel signs, what stands before the first."""
+    table: dict[str, str] = {}
+    for kinds in (UNSPACED_KINDS, KINDS):
+        for kind, words in kinds.items():
+            for word in f"{words} {words.title()}".split():  # capitals fold to others than small letters
+                table.setdefault(re.findall(_WORD, fold(word).text)[0].lower(), kind)
+    return table
+
+
+@cache
+def _unspaced() -> re.Pattern[str]:
+    words = [fold(word).text for words in UNSPACED_KINDS.values() for word in words.split()]
+    return re.compile("|".join(sorted(map(re.escape, words), key=len, reverse=True)))
+
+
+@cache
+def _option_pattern(options: Iterable[str]) -> re.Pattern[str] | None:
+    folded = [fold(option).text.strip().rstrip(".") for option in options]
+    texts = sorted({option for option in folded if 2 <= len(option) <= 200}, key=len, reverse=True)
+    parts = [r"\s+".join(map(re.escape, option.split())) for option in texts]
+    return re.compile(rf"(?:{'|'.join(parts)})(?!\w)", re.IGNORECASE) if parts else None
