@@ -30,8 +30,8 @@ _HIDDEN = {"Cf", "Cs", "Co", "Cn"}
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8});")
 _NOUN = r"(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter)"
-_LETTER = r"\s*[(\[{]?\s*[A-Za-z]\s*[)\]}]?\s*[.:]?\s*"
-_ONE = rf"\s*(?:{_NOUN}\s*:?\s*)?{_LETTER}"
+_LETTER = r"\s{0,4}[(\[{]?\s{0,4}[A-Za-z]\s{0,4}[)\]}]?\s{0,4}[.:]?\s{0,4}"
+_ONE = rf"\s{{0,4}}(?:{_NOUN}\s{{0,4}}:?\s{{0,4}})?{_LETTER}"
 _FONT = r"\\(?:text|math|bold|operatorname|emph|underline|it|bf|rm|bm|sf|tt|mbox|hbox)[a-z]*"
 _PASSES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"~~{_ONE}~~|<(?P<tag>s|del|strike)>{_ONE}</(?P=tag)>"), STRUCK),
@@ -44,7 +44,7 @@ _PASSES: tuple[tuple[re.Pattern[str], str], ...] = (
             rf"""
             \\textcolor\s*\{{[^{{}}]{{0,20}}\}} | {_FONT}\s*(?=\{{) | \\(?:displaystyle|bf|rm|it|left|right|quad)(?![A-Za-z])
           | \\(?:begin|end)\{{[a-z]{{1,12}}\*?\}} | \\[,;:!()\[\]] | \$
-          | <!-- | --> | <(?!\s*/?\s*(?:answer|final|choice|option|solution|key|result|concept|reasoning)\b)
+          | <!-- | --> | <(?!\s*/?\s*(?i:answer|final|choice|option|solution|key|result|concept|reasoning)\b)
             /?[A-Za-z][^<>]{{0,99}}>
           | (?<![\w\\])[_*](?=\w) | (?<=[\w.!?])[_*](?!\w) | ^[ \t]*(?:\#{{1,6}}|>)[ \t]* | `{{1,3}} | [┌┐└┘─│├┤]
             """,

@@ -33,39 +33,39 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_KIND_OF_GROUP = {"struck": "~", "tick": "+", "line": "r", "arrow": ":", "hence": "H", "stop": ".", "comma": ",", "hash": "N"}
+_KIND_OF_GROUP = {"struck": "~", "tick": "+", "line": "r", "arrow": ":", "hence": "H", "stop": ".", "comma": ",", "hash": "#"}
 _LABELS = frozenset({"A", "R", "N", "f"})
 
 # Kinds beside those of the table: D a letter set apart, b one in brackets or quotes, L a capital, c a small letter,
 # Q a quotation, F a figure, u a single digit, w any other word; and punctuation: . , : r (a new line) + ~.
 _END = r"(?=[.,:rC]|$)"
 _OPEN = r"(?<![^.,:rnCHti+])"
-_NAMED = r"(?:N[DbLMUucSY]|D|b|ON|[Of]N(?:pw)?|OU|NO|Nk?Q|Q)"
-_OPTION = rf"(?:N?[DbLM]|N[Uu]|NY{_END}|N?[cS]{_END}|[Of][NU]|NO|N?xL(?:nx?L)?|UxO|Oxw?O|Nz|z|Nu?Sq?)"
+_NAMED = r"(?:N[DbLMUucSY]|#[uU]|D|b|ON|OpU|[Of]N(?:pw)?|OU|NO|Nk?Q|Q)"
+_OPTION = rf"(?:N?[DbLM]|N?#?[U]|(?:N#?|#)u|NY{_END}|N?[cS]{_END}|[Of][NU]|NO|N?xL(?:nx?L)?|UxO|Oxw?O|Nz|z|Nu?Sq?)"
 _LAST = rf"(?:{_OPTION}|[OY]{_END}|cq|Sp)"
-_ANSWER = r"(?:[Rf]+[ANU]k?|[AN][Rf]+)"
+_ANSWER = r"(?:[Rf]+[ANU]+k?|[AN][Rf]+)"
 _SIDE = r"(?:,[^.,r]{1,9},)?"
 _IS = r"(?:[me:,tr]|mp|Ep?|kp?|Pp)"
 _REVEALS = [
     # The correct answer is B. The answer is B. Answer: B.
     rf"(?<![yf]){_ANSWER}{_SIDE}{_IS}{{0,5}}i?{_LAST}",
     rf"y{_ANSWER}{_SIDE}{_IS}{{0,3}}m{_IS}{{0,3}}{_LAST}",
-    rf"(?<!y)Ak?[wpiUNy]{{0,4}}{_SIDE},?(?:E|:|k|mp?e)p?{_IS}{{0,4}}i?E?{_LAST}",
-    rf"yA{_IS}{{0,2}}me{_LAST}|[UA]YE?P?wpE{_LAST}|[UA]YPp?E{_LAST}|Am[DbL]{_END}|(?:{_OPTION})q[Rf]*A",
+    rf"(?<!y)A[Ak]?[wpiUNy]{{0,4}}{_SIDE},?(?:E|:|k|mp?e)p?{_IS}{{0,4}}i?E?{_LAST}",
+    rf"yA{_IS}{{0,2}}me{_IS}{{0,2}}{_LAST}|(?<!y)N[Ywi]{{0,2}}Ep?[DbL]{_END}|oN[iKl]{{0,2}}E{_LAST}|ONpz|[UA]YE?P?wpE{_LAST}|[UA]YPp?E{_LAST}|Am[DbL]{_END}|(?:{_OPTION})q[Rf]*A",
     rf"{_OPEN}(?:[RfAN]{{1,3}}k?|k)(?:[:r]+|,)(?:iE)?(?:{_OPTION}|F){_END}|{_OPEN}A[DbL](?=[.,r]|$)",
     rf"{_OPEN}R[E:]{{1,2}}{_OPTION}",
     # B is correct. B it is.
-    rf"(?:{_NAMED}|{_OPEN}[LMSc]),?i?(?:E|me)(?:R[NUA]?|[Rf]*A|{{RU}})(?=[.,:rCnq]|$)".replace("{RU}", "RU"),
-    rf"(?:{_NAMED}|{_OPEN}[LM])(?:Eo[NU]|Eh)|Ow?vERA",
-    rf"(?:{_OPTION})iE{_END}|i(?:E|me|ki|k|kp)(?:{_OPTION}|O[NU]){_END}",
+    rf"(?:{_NAMED}|{_OPEN}[LMSc]),?i?(?:E|me)o?(?:R[NUA]?|[Rf]*A|{{RU}})(?=[.,:rCnq]|$)".replace("{RU}", "RU"),
+    rf"(?:{_NAMED}|{_OPEN}[LM])(?:Eo[NU]|Eh)|N[DbLMUu]EU{_END}|Ow?vERA",
+    rf"(?:{_OPTION})iE{_END}|i(?:E|Eep?e|mp?e|ki|k|kp)(?:{_OPTION}|O[NU]|Op[NU]){_END}|CEN[DbL]{_END}",
     # Choose B. You should have picked B. So B.
-    rf"(?:I|Ym[eh]?|m|{_OPEN})(?:[PAj]p?|Py?[ANwi]?p|Px[DbL]p)(?:N[DbLMUucS]|ON|OU|Nu|NxL|D|b|Q{_END}|[LMcS](?=[.,:rC]|$|n(?!L)))",
+    rf"(?:Ymp?[eh]?|m|{_OPEN})(?:[PAj]p?|Py?[ANwi]?p|Px[DbL]p)(?:N[DbLMUucS]|#[uU]|ON|OU|NxL|D|b|Q{_END}|[LMcS](?=[.,:rC]|$|n(?!L)))",
     rf"Ym[LDb]P|Pw,[DbL]{_END}|Y[P]p?(?:NxL|ON|OU|NO)",
-    rf"H,?(?:D|b|L|ON|OU|N[DbLM]){_END}",
+    rf"H[,:]?(?:D|b|L|ON|OU|N[DbLM]){_END}",
     rf"kp?N[DbLM]|kp?L{_END}|AEpL",
     # Only B remains. Not A, C or D.
-    rf"Kp?o?N?[DbL]{_END}|[DbL]K|oN?[DbL]K",
-    r"(?:G|V|Gw|Gme|Ge)p?N?[DbL](?:[,n]+N?[DbL]){2,}|[DbL](?:[,n]+[DbL]){2,}m?(?:E|e)[EeT]*W|(?:N?[DbL]EW[.,n]*){3,}",
+    rf"Kp?o?N?[DbL]{_END}|[DbL]K|oN?[DbL][Kl]",
+    r"(?:G|V|Gw|Gme|Ge)p?N?[DbL](?:[,n]+N?[DbL]){2,}|[DbL](?:[,n]+[DbL]){2,}m?(?:E|e)[EeT]*W|(?:N?[DbL]EW[.,n]*){3,}|(?:G[DbL][,n]*){3,}",
     r"O(?:[,n]+O){2,}[NU]?EW|Tw?N?BN?[DbL]|G[DbL],?B[DbL]",
     r"(?:~,?){2,}[DbL]|\+[,:]?[DbL]|[DbL],?\+",
     # Called the answer: a figure, or the text of an option.
@@ -75,6 +75,8 @@ _REVEALS = [
     r"(?<![^.r])[Lb](?=r|$|\.(?:r|$))|D",
 ]
 _REVEAL = [re.compile(pattern) for pattern in _REVEALS]
+_CLAUSE_MARKS = (". ", "! ", "? ", ", ", "; ", ": ", "\n", "> ", ") ", "—")
+_FAR = 120  # characters
 _TAG = r"(?:answer|final|choice|option|solution|key|result)"
 _MARKED = re.compile(
     rf"<\s*{_TAG}\b[^<>]{{0,40}}>[^<>]{{0,200}}<\s*/\s*{_TAG}\b[^<>]{{0,40}}>"
@@ -99,13 +101,15 @@ def find_reveals(text: str, options: Sequence[str] = ()) -> list[Span]:
     for pattern in _REVEAL:
         for match in pattern.finditer(kinds):
             start, end = spans[match.start()][0], spans[match.end() - 1][1]
-            found.append((_clause_start(text, start), end))
+            found.append((start if match[0] == "D" else _clause_start(text, start), end))
     return found
 
 
 def _clause_start(text: str, at: int) -> int:
-    """Where the clause begins that holds a place."""
-    before = max(text.rfind(mark, 0, at) for mark in (". ", "! ", "? ", ", ", "; ", ": ", "\n", "> ", ") ", "—"))
+    """Where the clause begins that holds a place; that place itself where it would be far away."""
+    before = max(text.rfind(mark, max(at - _FAR, 0), at) for mark in _CLAUSE_MARKS)
+    if before < 0 and at > _FAR:
+        return at
     start = before + 1
     while start < at and text[start] in " \t":
         start += 1
@@ -176,7 +180,17 @@ def _kinds_of_word(text: str, start: int, end: int) -> Iterator[tuple[str, Span]
         if at < end:
             yield "w", (at, end)
     else:
-        yield _table().get(word.lower().replace("’", "'"), "w"), (start, end)
+        yield _kinds_of_plain(word.lower().replace("’", "'")), (start, end)
+
+
+def _kinds_of_plain(word: str) -> str:
+    """The kind of a word, or of the two in one such as `answer's`."""
+    if word in _table() or "'" not in word:
+        return _table().get(word, "w")
+    first, _, second = word.partition("'")
+    if second in {"s", "ve"} and first in _table():
+        return _table()[first] + ("E" if second == "s" else "e")
+    return _table().get(second, "w")
 
 
 def _kind_of_letter(text: str, at: int) -> str:

@@ -15,17 +15,17 @@ _PASSES = 12
 
 _ROLE = r"(?:system|user|assistant|human|developer|model|tool)"
 _TURNS = re.compile(
-    rf"<\|[^<>|\n]{{1,40}}\|>(?:[^<]{{0,2000}}<\|[^<>|\n]{{1,40}}\|>)?(?:\s*{_ROLE}\b)?|\[INST\][^\[]{{0,2000}}\[/INST\]|\[/?INST\]"
-    rf"|<<SYS>>[^<]{{0,2000}}<</SYS>>|<</?SYS>>|<(?:start|end)_of_turn>(?:\s*{_ROLE}\b)?|</?reasoning>|</?s>"
-    r"|^[ \t]*\#{2,}\s*(?:instructions?|system|response|user|assistant)\b.*(?:\n(?!\n).*)?",
+    rf"<\|[^<>|\n]{{1,40}}\|>(?:[^<]{{0,2000}}<\|[^<>|\n]{{1,40}}\|>)?(?:\s{{0,9}}{_ROLE}\b)?|\[INST\][^\[]{{0,2000}}\[/INST\]|\[/?INST\]"
+    rf"|<<SYS>>[^<]{{0,2000}}<</SYS>>|<</?SYS>>|<(?:start|end)_of_turn>(?:\s{{0,9}}{_ROLE}\b)?|</?reasoning>|</?s>"
+    r"|^[ \t]{0,9}\#{2,6}\s{0,9}(?:instructions?|system|response|user|assistant)\b.{0,400}(?:\n(?!\n).{0,400})?",
     re.IGNORECASE | re.MULTILINE,
 )
-_TO_READER = r"(?:^|(?<=[.!?:;,\n]\s)|(?<=\n)|\b(?:please|must|now|and|just|should)\s)[\"'\s]*"
+_TO_READER = r"(?:^|(?<=[.!?:;,\n]\s)|(?<=\n)|\b(?:please|must|now|and|just|should)\s)[\"'\s]{0,4}"
 _ORDER = re.compile(
     rf"""
     {_TO_READER}(?:ignore|disregard|forget|override|bypass)\b[^.!?\n]{{0,50}}
         \b(?:instructions?|prompts?|questions?|options|rules|guidelines|everything|above|previous|told)\b
-  | ^\s*(?-i:SYSTEM|USER|ASSISTANT|HUMAN|Assistant|User|Human)\s*:
+  | ^[ \t]{0,9}(?-i:SYSTEM|USER|ASSISTANT|HUMAN|Assistant|User|Human)\s*:
   | \byou\s+are\s+now\s+(?:a|an|the|in)\b | \bnew\s+(?:instructions?|task|rules)\s*: | \bfrom\s+now\s+on\b
   | \b(?:always|only)\s+(?:answer|output|respond|reply)s?\b(?:\s+with)?\s+\W?[A-Z]\b
   | \boutput\s+only\b | \bend\s+(?:every|each)\s+(?:response|answer)\b | \balways\s+outputs?\b
@@ -36,7 +36,11 @@ _ORDER = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 _SENTENCE_END = re.compile(r"[.!?。]+[\"')\]*]*(?=\s|$)|\n")
-_REPEATED = re.compile(r"(?P<unit>(?=[^\n]*?\w)\S.{1,199}?)(?:\s*(?P=unit)){4,}", re.DOTALL)
+_REST = re.compile(
+    r"[\"'”’\]*_$`|]*(?:(?:\s*[:)]\s*|\.\s+(?=[-−\d]))[^\n.!?;:]{1,60}(?=[.!?;\n]|$)|,?\s+(?:and\s+)?not\s+\W?[\w.]{1,12}(?=\W))?"
+    r"[\"'”’)\]*_$`|]*[.,;:!?。，；]*[\"'”’*_$`]*"
+)
+_REPEATED = re.compile(r"(?P<unit>(?=[^\n]{0,199}?\w)\S.{1,199}?)(?:\s{0,9}(?P=unit)){4,}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def _once(text: str, options: Sequence[str], removed: set[str]) -> str:
     folded = fold(clean)
     if spans := [folded.written(*span, len(clean)) for span in find_reveals(folded.text, options)]:
         removed.add("reveal")
-        clean = _without(clean, [(start, _punctuation(clean, end)) for start, end in spans])
+        clean = _without(clean, [(start, _rest(clean, end)) for start, end in spans])
     return re.sub(r"[ \t]{2,}", " ", clean).strip()
 
 
@@ -111,9 +115,9 @@ def _sentence(text: str, start: int, end: int) -> Span:
     return (before[-1] if before else max(start - 400, 0)), (after.end() if after else len(text))
 
 
-def _punctuation(text: str, end: int) -> int:
-    """Where what ends a removed phrase is over, too."""
-    match = re.compile(r"[\"'”’)\]*_$`|]*[.,;:!?。，；]*[\"'”’*_$`]*").match(text, end)
+def _rest(text: str, end: int) -> int:
+    """Where what belongs to a removed phrase is over, too: the option's text behind its letter, and marks."""
+    match = _REST.match(text, end)
     return match.end() if match else end
 
 
