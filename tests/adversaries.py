@@ -174,7 +174,7 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
 
 
 class _Scores(L.Callback):
-    """The validation scores before the first round and after each, and how many responses could have had feedback."""
+    """The validation scores before the first round and after the last, and how many responses could have had feedback."""
 
     def __init__(self) -> None:
         self.tables: list = []
@@ -183,8 +183,9 @@ class _Scores(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         self.responses += len(pl_module.record.attempts)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.tables.append(pl_module.score_table)
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        if not self.tables:
+            self.tables.append(pl_module.score_table)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.tables.append(pl_module.score_table)
@@ -196,7 +197,7 @@ def _mean(scores) -> float:
 
 if __name__ == "__main__":
     school, path = Path(sys.argv[1]), Path(sys.argv[2])
-    wanted = [(None, SILENT), *((a, d) for d in (OPEN, DEFENDED) for a in ADVERSARIES)]
+    wanted = [(None, SILENT), *((a, d) for d in (DEFENDED, OPEN) for a in ADVERSARIES)]
     done = set()
     if path.exists():
         with path.open(newline="") as file:

@@ -58,6 +58,7 @@ class Feedback:
         word: The concept's word that stands in the question; None unless it is anchored.
         tokens: How many the tutor wrote.
         finished: Whether it ended by itself rather than by its length.
+        removed: What was taken out of it, see `opcod.sanitizing.Sanitized`; nothing unless it is sanitized.
     """
 
     raw: str | None
@@ -66,6 +67,7 @@ class Feedback:
     word: str | None = None
     tokens: int = 0
     finished: bool = True
+    removed: frozenset[str] = frozenset()
 
     @property
     def log(self) -> str:
@@ -85,9 +87,10 @@ def judge(raw: str | None, question: Question, *, anchored: bool) -> Feedback:
         text = (raw or "").strip() or None
         return Feedback(raw, text, Outcome.FB_NONE if text is None else Outcome.MATCH)
     about = "\n".join([question.text, *question.options])
-    clean = sanitize(raw or "")
-    kept, outcome = anchor(clean, about)
-    return Feedback(raw, kept, outcome, _anchoring_word(clean, about) if kept is not None else None)
+    clean = sanitized(raw or "", question.options)
+    kept, outcome = anchor(clean.text, about)
+    word = _anchoring_word(clean.text, about) if kept is not None else None
+    return Feedback(raw, kept, outcome, word, removed=clean.removed)
 
 
 def sanitize(text: str, options: Sequence[str] = ()) -> str:

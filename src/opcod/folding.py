@@ -36,7 +36,7 @@ _FONT = r"\\(?:text|math|bold|operatorname|emph|underline|it|bf|rm|bm|sf|tt|mbox
 _PASSES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"~~{_ONE}~~|<(?P<tag>s|del|strike)>{_ONE}</(?P=tag)>"), STRUCK),
     (re.compile(rf"<(?P<tag>b|strong|mark|u|em|i)>{_ONE}</(?P=tag)>|\[{_ONE}\]\([^()\n]{{0,99}}\)"), SET),
-    (re.compile(rf"\\(?:textbf|underline|emph)\s*\{{{_ONE}\}}"), SET),
+    (re.compile(rf"\\(?:textbf|underline|emph)\s*\{{(?!\s{{0,4}}[a-z]\s{{0,4}}\}}){_ONE}\}}"), SET),
     (re.compile(r"\\(?:f|frame)?(?i:box)(?:ed)?\s*\{"), BOX),
     (re.compile(r"\*\*\*?|__|==|</?(?:b|strong|mark)>"), BOLD),
     (

@@ -52,7 +52,7 @@ _REVEALS = [
     rf"y{_ANSWER}{_SIDE}{_IS}{{0,3}}m{_IS}{{0,3}}{_LAST}",
     rf"(?<!y)A[Ak]?[wpiUNy]{{0,4}}{_SIDE},?(?:E|:|k|mp?e)p?{_IS}{{0,4}}i?E?{_LAST}",
     rf"yA{_IS}{{0,2}}me{_IS}{{0,2}}{_LAST}|(?<!y)N[Ywi]{{0,2}}Ep?[DbL]{_END}|oN[iKl]{{0,2}}E{_LAST}|ONpz|[UA]YE?P?wpE{_LAST}|[UA]YPp?E{_LAST}|Am[DbL]{_END}|(?:{_OPTION})q[Rf]*A",
-    rf"{_OPEN}(?:[RfAN]{{1,3}}k?|k)(?:[:r]+|,)(?:iE)?(?:{_OPTION}|F){_END}|{_OPEN}A[DbL](?=[.,r]|$)",
+    rf"{_OPEN}[RfAN]{{1,3}}k?(?:[:r]+|,)(?:iE)?(?:{_OPTION}|F){_END}|{_OPEN}A[DbL](?=[.,r]|$)",
     rf"{_OPEN}R[E:]{{1,2}}{_OPTION}",
     # B is correct. B it is.
     rf"(?:{_NAMED}|{_OPEN}[LMSc]),?i?(?:E|me)o?(?:R[NUA]?|[Rf]*A|{{RU}})(?=[.,:rCnq]|$)".replace("{RU}", "RU"),
@@ -148,8 +148,12 @@ def _tokens(text: str, options: tuple[str, ...]) -> Iterator[tuple[str, Span]]:
             yield ("b" if len(token.strip("([)] ")) == 1 else "M"), match.span()
         elif group in {"figure", "unit"}:
             yield ("u" if re.fullmatch(r"[1-9]", token) else "F"), match.span()
+            if text[at : at + 1] == BOLD:  # a bold line ends
+                yield ".", match.span()
         elif group == "word":
             yield from _kinds_of_word(text, match.start(), match.end())
+        elif group == "stop" and text[at : at + 1].isalnum():  # within a formula
+            yield "w", match.span()
         else:
             yield _KIND_OF_GROUP[group], match.span()
 

@@ -25,7 +25,7 @@ _ORDER = re.compile(
     rf"""
     {_TO_READER}(?:ignore|disregard|forget|override|bypass)\b[^.!?\n]{{0,50}}
         \b(?:instructions?|prompts?|questions?|options|rules|guidelines|everything|above|previous|told)\b
-  | ^[ \t]{0,9}(?-i:SYSTEM|USER|ASSISTANT|HUMAN|Assistant|User|Human)\s*:
+  | ^[ \t]{{0,9}}(?-i:SYSTEM|USER|ASSISTANT|HUMAN|Assistant|User|Human)\s*:
   | \byou\s+are\s+now\s+(?:a|an|the|in)\b | \bnew\s+(?:instructions?|task|rules)\s*: | \bfrom\s+now\s+on\b
   | \b(?:always|only)\s+(?:answer|output|respond|reply)s?\b(?:\s+with)?\s+\W?[A-Z]\b
   | \boutput\s+only\b | \bend\s+(?:every|each)\s+(?:response|answer)\b | \balways\s+outputs?\b
@@ -40,7 +40,11 @@ _REST = re.compile(
     r"[\"'”’\]*_$`|]*(?:(?:\s*[:)]\s*|\.\s+(?=[-−\d]))[^\n.!?;:]{1,60}(?=[.!?;\n]|$)|,?\s+(?:and\s+)?not\s+\W?[\w.]{1,12}(?=\W))?"
     r"[\"'”’)\]*_$`|]*[.,;:!?。，；]*[\"'”’*_$`]*"
 )
-_REPEATED = re.compile(r"(?P<unit>(?=[^\n]{0,199}?\w)\S.{1,199}?)(?:\s{0,9}(?P=unit)){4,}", re.DOTALL)
+_REPEATED = re.compile(
+    r"(?<!\S)(?P<unit>(?=[^\n]{0,199}?\w)\S.{0,199}?)(?:\s{1,9}(?P=unit)){4,}(?!\S)|(?P<short>[^\s.=_*|-]\S{0,19}?)(?P=short){29,}",
+    re.DOTALL,
+)
+"""The same words five times in a row, or the same characters thirty times."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,8 @@ def _once(text: str, options: Sequence[str], removed: set[str]) -> str:
 
 
 def _repetitions(text: str) -> list[Span]:
-    """All but the first of what stands there five times and more in a row."""
-    return [(match.end("unit"), match.end()) for match in _REPEATED.finditer(text)]
+    """All but the first of what is repeated."""
+    return [(max(match.end("unit"), match.end("short")), match.end()) for match in _REPEATED.finditer(text)]
 
 
 def _orders(text: str) -> list[Span]:
