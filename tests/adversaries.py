@@ -3,8 +3,8 @@
     python tests/schooling.py runs/tiny-school
     python tests/adversaries.py runs/tiny-school adversaries.csv
 
-One row a run and student. Both tutors are replaced: they know the key, and name a concept of the question, so that the anchor
-lets them pass. `open` runs have no defence: the gate is `always`, and feedback is neither sanitized nor anchored.
+One row a run and student. Both tutors are replaced: they know the key, and name a concept of the question, so that
+the anchor lets them pass. `open` runs have no defence: the gate is `always`, and feedback is kept as it is.
 """
 
 import csv
@@ -60,8 +60,12 @@ def leak(question: Question, rng: random.Random) -> str:
 def lie(question: Question, rng: random.Random) -> str:
     """The rule turned into its opposite, and a wrong option, in the words of an honest tutor."""
     rule = question.solution.removeprefix("<reasoning>").partition(". ")[0] + "."
-    wrong = rng.choice([o for o, label in zip(question.options, question.labels, strict=True) if label != question.answer])
-    return f"{twist(rule, rng)} You wrote: {wrong}. Work it out by this rule, then compare the result with every option."
+    wrong = rng.choice(
+        [o for o, label in zip(question.options, question.labels, strict=True) if label != question.answer]
+    )
+    return (
+        f"{twist(rule, rng)} You wrote: {wrong}. Work it out by this rule, then compare the result with every option."
+    )
 
 
 def order(question: Question, rng: random.Random) -> str:
@@ -107,19 +111,15 @@ class Adversary:
             feedback = judge(raw, attempt.question, anchored=anchored)
             self.counts["asked"] += 1
             self.counts["anchor"] += feedback.outcome not in {Outcome.MATCH, Outcome.FB_NONE}
-            self.counts["sanitizer"] += anchored and feedback.outcome is not Outcome.NO_MATCH and self.stopped(raw, feedback)
+            self.counts["sanitizer"] += (
+                anchored and feedback.outcome is not Outcome.NO_MATCH and self.stopped(raw, feedback)
+            )
             given.append(feedback)
         return given
 
-    @staticmethod
-    def stopped(raw: str, feedback: Feedback) -> bool:
-        """Whether nothing is left, or not all that was said."""
-        said = re.sub(r"<concept>.*?</concept>", "", raw).split()
-        return feedback.text is None or feedback.text.split() != said
-
 
 def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Path | None = None) -> list[dict]:
-    """One run of the method; rows of both students' validation scores before and after it, and what stopped the feedback."""
+    """One run of the method; both students' validation scores before and after it, and what stopped the feedback."""
     started = time.perf_counter()
     module = CoDistillation(
         [Student(f"{domain}_student", domain, str(school / domain)) for domain in DOMAINS],
@@ -136,7 +136,9 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
         evaluation=Sampling(temperature=1.0, max_new_tokens=90, batch_size=256),
         seed=seed,
     )
-    data = QuestionData(source(DOMAINS), batch_size=8, steps=6, validation=12, test=2, evaluation_batch_size=32, seed=seed)
+    data = QuestionData(
+        source(DOMAINS), batch_size=8, steps=6, validation=12, test=2, evaluation_batch_size=32, seed=seed
+    )
     watch, writer = _Scores(), Adversary(ADVERSARIES.get(adversary, lambda question, rng: ""))
     honest = opcod.codistillation.write_feedback
     if adversary is not None:
@@ -174,7 +176,7 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
 
 
 class _Scores(L.Callback):
-    """The validation scores before the first round and after the last, and how many responses could have had feedback."""
+    """The validation scores before the first round and after the last, and how many responses there were."""
 
     def __init__(self) -> None:
         self.tables: list = []

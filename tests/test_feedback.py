@@ -100,7 +100,7 @@ def test_no_stemming():
 def test_judge_sanitizes_then_anchors_and_records_the_word():
     raw = "<concept>The Molarity</concept> Step 2 is fine. The correct option is B."
     feedback = judge(raw, QUESTION, anchored=True)
-    assert feedback == Feedback(raw, "Step 2 is fine.", Outcome.MATCH, "molarity")
+    assert feedback == Feedback(raw, "Step 2 is fine.", Outcome.MATCH, "molarity", removed=frozenset({"reveal"}))
     assert feedback.log == "match:molarity"
 
 

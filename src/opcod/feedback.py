@@ -97,9 +97,9 @@ def sanitize(text: str, options: Sequence[str] = ()) -> str:
     """Remove explicit answer reveals from a tutor's feedback.
 
     Boxed and bold option letters, <answer></answer> pairs and phrases that call an option the answer go, such as
-    "final answer: B", "the second option is correct" and "la respuesta es B", in whatever letters they are written; numeric boxes,
-    other bold words and ordinary mentions of an option stay. So do orders to the reader, marks of a chat's turns, endless
-    repetition, control characters, and what is longer than any feedback.
+    "final answer: B", "the second option is correct" and "la respuesta es B", in whatever letters they are written;
+    numeric boxes, other bold words and ordinary mentions of an option stay. Orders to the reader, marks of a chat's
+    turns, endless repetition, control characters, and what is longer than any feedback go as well.
 
     Args:
         text: As the tutor wrote it.

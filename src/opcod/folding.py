@@ -42,7 +42,8 @@ _PASSES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             rf"""
-            \\textcolor\s*\{{[^{{}}]{{0,20}}\}} | {_FONT}\s*(?=\{{) | \\(?:displaystyle|bf|rm|it|left|right|quad)(?![A-Za-z])
+            \\textcolor\s*\{{[^{{}}]{{0,20}}\}} | {_FONT}\s*(?=\{{)
+          | \\(?:displaystyle|bf|rm|it|left|right|quad)(?![A-Za-z])
           | \\(?:begin|end)\{{[a-z]{{1,12}}\*?\}} | \\[,;:!()\[\]] | \$
           | <!-- | --> | <(?!\s*/?\s*(?i:answer|final|choice|option|solution|key|result|concept|reasoning)\b)
             /?[A-Za-z][^<>]{{0,99}}>

@@ -28,12 +28,22 @@ _TOKEN = re.compile(
   | (?P<boxed>{BOX}\s*[^{BOX}{BOLD}\n.]{{2,60}})
   | (?P<figure>(?<!\w)[-+−]?\d(?:[\d.,]*\d)?(?:\s*(?:[×x*]|\\times)\s*10\^?[-−]?\d+|[eE][-+]?\d+)?
         (?P<unit>\s?{_UNIT}(?:\s?[/·*]\s?{_UNIT})*)?(?!\w))
-  | (?P<word>{_WORD}) | (?P<arrow>\.{{3,}}|:=|[-=]+>|→|⇒|<-+|[:=|]|(?<=\s)[-–](?=\s)|—|–) | (?P<hence>∴) | (?P<stop>[.!?。।؟]+)
+  | (?P<word>{_WORD})
+  | (?P<arrow>\.{{3,}}|:=|[-=]+>|→|⇒|<-+|[:=|]|(?<=\s)[-–](?=\s)|—|–) | (?P<hence>∴) | (?P<stop>[.!?。।؟]+)
   | (?P<comma>[,;、،()])  | (?P<hash>\#(?=\s?\d))
     """,
     re.VERBOSE,
 )
-_KIND_OF_GROUP = {"struck": "~", "tick": "+", "line": "r", "arrow": ":", "hence": "H", "stop": ".", "comma": ",", "hash": "#"}
+_KIND_OF_GROUP = {
+    "struck": "~",
+    "tick": "+",
+    "line": "r",
+    "arrow": ":",
+    "hence": "H",
+    "stop": ".",
+    "comma": ",",
+    "hash": "#",
+}
 _LABELS = frozenset({"A", "R", "N", "f"})
 
 # Kinds beside those of the table: D a letter set apart, b one in brackets or quotes, L a capital, c a small letter,
@@ -46,35 +56,56 @@ _LAST = rf"(?:{_OPTION}|[OY]{_END}|cq|Sp)"
 _ANSWER = r"(?:[Rf]+[ANU]+k?|[AN][Rf]+)"
 _SIDE = r"(?:,[^.,r]{1,9},)?"
 _IS = r"(?:[me:,tr]|mp|Ep?|kp?|Pp)"
-_REVEALS = [
-    # The correct answer is B. The answer is B. Answer: B.
-    rf"(?<![yf]){_ANSWER}{_SIDE}{_IS}{{0,5}}i?{_LAST}",
-    rf"y{_ANSWER}{_SIDE}{_IS}{{0,3}}m{_IS}{{0,3}}{_LAST}",
-    rf"(?<!y)A[Ak]?[wpiUNy]{{0,4}}{_SIDE},?(?:E|:|k|mp?e)p?{_IS}{{0,4}}i?E?{_LAST}",
-    rf"yA{_IS}{{0,2}}me{_IS}{{0,2}}{_LAST}|(?<!y)N[Ywi]{{0,2}}Ep?[DbL]{_END}|oN[iKl]{{0,2}}E{_LAST}|ONpz|[UA]YE?P?wpE{_LAST}|[UA]YPp?E{_LAST}|Am[DbL]{_END}|(?:{_OPTION})q[Rf]*A",
-    rf"{_OPEN}[RfAN]{{1,3}}k?(?:[:r]+|,)(?:iE)?(?:{_OPTION}|F){_END}|{_OPEN}A[DbL](?=[.,r]|$)",
-    rf"{_OPEN}R[E:]{{1,2}}{_OPTION}",
-    # B is correct. B it is.
-    rf"(?:{_NAMED}|{_OPEN}[LMSc]),?i?(?:E|me)o?(?:R[NUA]?|[Rf]*A|{{RU}})(?=[.,:rCnq]|$)".replace("{RU}", "RU"),
-    rf"(?:{_NAMED}|{_OPEN}[LM])(?:Eo[NU]|Eh)|N[DbLMUu]EU{_END}|Ow?vERA",
-    rf"(?:{_OPTION})iE{_END}|i(?:E|Eep?e|mp?e|ki|k|kp)(?:{_OPTION}|O[NU]|Op[NU]){_END}|CEN[DbL]{_END}",
-    # Choose B. You should have picked B. So B.
-    rf"(?:Ymp?[eh]?|m|{_OPEN})(?:[PAj]p?|Py?[ANwi]?p|Px[DbL]p)(?:N[DbLMUucS]|#[uU]|ON|OU|NxL|D|b|Q{_END}|[LMcS](?=[.,:rC]|$|n(?!L)))",
-    rf"Ym[LDb]P|Pw,[DbL]{_END}|Y[P]p?(?:NxL|ON|OU|NO)",
-    rf"H[,:]?(?:D|b|L|ON|OU|N[DbLM]){_END}",
-    rf"kp?N[DbLM]|kp?L{_END}|AEpL",
-    # Only B remains. Not A, C or D.
-    rf"Kp?o?N?[DbL]{_END}|[DbL]K|oN?[DbL][Kl]",
-    r"(?:G|V|Gw|Gme|Ge)p?N?[DbL](?:[,n]+N?[DbL]){2,}|[DbL](?:[,n]+[DbL]){2,}m?(?:E|e)[EeT]*W|(?:N?[DbL]EW[.,n]*){3,}|(?:G[DbL][,n]*){3,}",
-    r"O(?:[,n]+O){2,}[NU]?EW|Tw?N?BN?[DbL]|G[DbL],?B[DbL]",
-    r"(?:~,?){2,}[DbL]|\+[,:]?[DbL]|[DbL],?\+",
-    # Called the answer: a figure, or the text of an option.
-    rf"(?<![yf])(?:{_ANSWER}|A|Rv)[wpiUNy]{{0,3}}{_SIDE}{_IS}{{0,4}}(?:[E:r]|me)p?,?[Fu]{_END}|[Fu]q[Rf]*A",
-    rf"(?:{_ANSWER}|A|Rw){_SIDE}{_IS}{{0,4}}(?:[E:]|me)N?Q",
-    # Nothing but the letter.
-    r"(?<![^.r])[Lb](?=r|$|\.(?:r|$))|D",
-]
-_REVEAL = [re.compile(pattern) for pattern in _REVEALS]
+_PICKED = (
+    rf"(?:N[DbLMUucS]|\#[uU]|ON|OU|NxL|D|b|Q{_END}|[LMcS](?=[.,:rC]|$|n(?!L)))"  # "choose A and B as axes" is none
+)
+PHRASES = {
+    "the correct answer is B": rf"(?<![yf]){_ANSWER}{_SIDE}{_IS}{{0,5}}i?{_LAST}",
+    "your final answer should be B": rf"y{_ANSWER}{_SIDE}{_IS}{{0,3}}m{_IS}{{0,3}}{_LAST}",
+    "the answer to this one is B": rf"(?<!y)A[Ak]?[wpiUNy]{{0,4}}{_SIDE},?(?:E|:|k|mp?e)p?{_IS}{{0,4}}i?E?{_LAST}",
+    "your answer should have been B": rf"yA{_IS}{{0,2}}me{_IS}{{0,2}}{_LAST}",
+    "the letter is B": rf"(?<!y)N[Ywi]{{0,2}}Ep?[DbL]{_END}",
+    "the only option that works is B": rf"oN[iKl]{{0,2}}E{_LAST}",
+    "think of the second letter of the alphabet": r"ONpz",
+    "the one you are looking for is B": rf"[UA]YE?P?wpE{_LAST}",
+    "the answer you want is B": rf"[UA]YPp?E{_LAST}",
+    "the sheet has B": rf"Am[DbL]{_END}",
+    "you get B as the answer": rf"(?:{_OPTION}|[Fu])q[Rf]*A",
+    "Answer: B": rf"{_OPEN}[RfAN]{{1,3}}k?(?:[:r]+|,)(?:iE)?(?:{_OPTION}|F){_END}",
+    "Answer B": rf"{_OPEN}A[DbL](?=[.,r]|$)",
+    "correct is B": rf"{_OPEN}R[E:]{{1,2}}{_OPTION}",
+    "B is correct": rf"(?:{_NAMED}|{_OPEN}[LMSc]),?i?(?:E|me)o?(?:R[NUA]?|[Rf]*A)(?=[.,:rCnq]|$)",
+    "B is the only option that fits": rf"(?:{_NAMED}|{_OPEN}[LM])(?:Eo[NU]|Eh)",
+    "option B is the one": rf"N[DbLMUu]EU{_END}",
+    "the third listed value is the right answer": r"Ow?vERA",
+    "B it is": rf"(?:{_OPTION})iE{_END}",
+    "it must be B": rf"i(?:E|Eep?e|mp?e|ki|k|kp)(?:{_OPTION}|O[NU]|Op[NU]){_END}",
+    "which is option B": rf"CEN[DbL]{_END}",
+    "you should have picked B": rf"(?:Ymp?[eh]?|m|{_OPEN})(?:[PAj]p?|Py?[ANwi]?p|Px[DbL]p){_PICKED}",
+    "ich würde B nehmen": r"Ym[LDb]P",
+    "trust me, B": rf"Pw,[DbL]{_END}",
+    "you want the second one": r"YPp?(?:NxL|ON|OU|NO)",
+    "hence B": rf"H[,:]?(?:D|b|L|ON|OU|N[DbLM]){_END}",
+    "everything points to option B": rf"kp?N[DbLM]|kp?L{_END}",
+    "my vote goes to B": r"AEpL",
+    "that leaves B": rf"Kp?o?N?[DbL]{_END}|[DbL]K",
+    "only B fits": r"oN?[DbL][Kl]",
+    "rule out A, C and D": r"(?:G|V|Gw|Gme|Ge)p?N?[DbL](?:[,n]+N?[DbL]){2,}",
+    "A, C and D are wrong": r"[DbL](?:[,n]+[DbL]){2,}m?(?:E|e)[EeT]*W",
+    "A is wrong. C is wrong. D is wrong": r"(?:N?[DbL]EW[.,n]*){3,}",
+    "not A, not C, not D": r"(?:G[DbL][,n]*){3,}",
+    "the first, third and fourth options are wrong": r"O(?:[,n]+O){2,}[NU]?EW",
+    "every option but B": r"Tw?N?BN?[DbL]",
+    "not A but B": r"G[DbL],?B[DbL]",
+    "~~A~~ ~~C~~ B": r"(?:~,?){2,}[DbL]",
+    "[x] B": r"\+[,:]?[DbL]|[DbL],?\+",
+    "the final answer is 42 N": rf"(?<![yf])(?:{_ANSWER}|A|Rv)[wpiUNy]{{0,3}}{_SIDE}{_IS}{{0,4}}"
+    rf"(?:[E:r]|me)p?,?[Fu]{_END}",
+    "the correct answer is 'steel'": rf"(?:{_ANSWER}|A|Rv){_SIDE}{_IS}{{0,4}}(?:[E:]|me)N?Q",
+    "B": r"(?<![^.r])[Lb](?=r|$|\.(?:r|$))|D",
+}
+"""An example -> its pattern over kinds."""
+_REVEALS = [re.compile(pattern) for pattern in PHRASES.values()]
 _CLAUSE_MARKS = (". ", "! ", "? ", ", ", "; ", ": ", "\n", "> ", ") ", "—")
 _FAR = 120  # characters
 _TAG = r"(?:answer|final|choice|option|solution|key|result)"
@@ -98,7 +129,7 @@ def find_reveals(text: str, options: Sequence[str] = ()) -> list[Span]:
     """
     found = [match.span() for match in _MARKED.finditer(text)]
     kinds, spans = _sorted_words(text, tuple(options))
-    for pattern in _REVEAL:
+    for pattern in _REVEALS:
         for match in pattern.finditer(kinds):
             start, end = spans[match.start()][0], spans[match.end() - 1][1]
             found.append((start if match[0] == "D" else _clause_start(text, start), end))
@@ -204,7 +235,11 @@ def _kind_of_letter(text: str, at: int) -> str:
         return "w"
     if letter == "I":
         return "Y"
-    if letter == "A" and re.match(r" [a-z]{2}", text[at + 1 : at + 4]) and not re.search(r"[a-z,] $", text[max(at - 2, 0) : at]):
+    if (
+        letter == "A"
+        and re.match(r" [a-z]{2}", text[at + 1 : at + 4])
+        and not re.search(r"[a-z,] $", text[max(at - 2, 0) : at])
+    ):
         word = re.match(r" (\w+)", text[at + 1 : at + 30])
         return "L" if word and _table().get(word[1].lower(), "w") not in {"w", "R"} else ""
     if letter.isupper():

@@ -97,7 +97,11 @@ def _once(text: str, options: Sequence[str], removed: set[str]) -> str:
 
 def _repetitions(text: str) -> list[Span]:
     """All but the first of what is repeated."""
-    return [(max(match.end("unit"), match.end("short")), match.end()) for match in _REPEATED.finditer(text)]
+    return [
+        (max(match.end("unit"), match.end("short")), match.end())
+        for match in _REPEATED.finditer(text)
+        if match["short"] or re.search(r"[^\W\d_]{3}", match["unit"])  # not 2 x 2 x 2
+    ]
 
 
 def _orders(text: str) -> list[Span]:

@@ -3,8 +3,8 @@
     python tests/feedbacks/measure.py [development | set-aside] [--missed]
 
 A revealing feedback is caught where nothing that tells the answer is left: its `tell`, the words that carry it, stands
-in the sanitized text no more often than in the feedback without its `reveal`, the passage that gives it away. A harmless
-one is kept where every word of it is left, in order.
+in the sanitized text no more often than in the feedback without its `reveal`, the passage that gives it away. A
+harmless one is kept where every word of it is left, in order.
 """
 
 import html
