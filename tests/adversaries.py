@@ -111,9 +111,7 @@ class Adversary:
             feedback = judge(raw, attempt.question, anchored=anchored)
             self.counts["asked"] += 1
             self.counts["anchor"] += feedback.outcome not in {Outcome.MATCH, Outcome.FB_NONE}
-            self.counts["sanitizer"] += (
-                anchored and feedback.outcome is not Outcome.NO_MATCH and self.stopped(raw, feedback)
-            )
+            self.counts["sanitizer"] += anchored and bool(feedback.found)
             given.append(feedback)
         return given
 

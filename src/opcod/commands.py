@@ -63,6 +63,7 @@ CALLBACKS = (
     "SampleTable",
     "RoundProgress",
     "OutcomeTable",
+    "TutorWatch",
     "predictions.PredictionWriter",
 )
 

@@ -58,7 +58,7 @@ class Feedback:
         word: The concept's word that stands in the question; None unless it is anchored.
         tokens: How many the tutor wrote.
         finished: Whether it ended by itself rather than by its length.
-        removed: What was taken out of it, see `opcod.sanitizing.Sanitized`; nothing unless it is sanitized.
+        found: What sanitizing finds in it, and takes out if it is sanitized, see `opcod.sanitizing.Sanitized`.
     """
 
     raw: str | None
@@ -67,7 +67,7 @@ class Feedback:
     word: str | None = None
     tokens: int = 0
     finished: bool = True
-    removed: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
 
     @property
     def log(self) -> str:
@@ -83,14 +83,14 @@ def judge(raw: str | None, question: Question, *, anchored: bool) -> Feedback:
         question: The question it is about; a concept may stand in its text or in its options.
         anchored: Sanitize and anchor it. Without (the ablation) all of it is kept, as a `match`.
     """
+    clean = sanitized(raw or "", question.options)
     if not anchored:
         text = (raw or "").strip() or None
-        return Feedback(raw, text, Outcome.FB_NONE if text is None else Outcome.MATCH)
+        return Feedback(raw, text, Outcome.FB_NONE if text is None else Outcome.MATCH, found=clean.found)
     about = "\n".join([question.text, *question.options])
-    clean = sanitized(raw or "", question.options)
     kept, outcome = anchor(clean.text, about)
     word = _anchoring_word(clean.text, about) if kept is not None else None
-    return Feedback(raw, kept, outcome, word, removed=clean.removed)
+    return Feedback(raw, kept, outcome, word, found=clean.found)
 
 
 def sanitize(text: str, options: Sequence[str] = ()) -> str:

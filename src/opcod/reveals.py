@@ -53,7 +53,7 @@ _OPEN = r"(?<![^.,:rnCHti+])"
 _NAMED = r"(?:N[DbLMUucSY]|#[uU]|D|b|ON|OpU|[Of]N(?:pw)?|OU|NO|Nk?Q|Q)"
 _OPTION = rf"(?:N?[DbLM]|N?#?[U]|(?:N#?|#)u|NY{_END}|N?[cS]{_END}|[Of][NU]|NO|N?xL(?:nx?L)?|UxO|Oxw?O|Nz|z|Nu?Sq?)"
 _LAST = rf"(?:{_OPTION}|[OY]{_END}|cq|Sp)"
-_ANSWER = r"(?:[Rf]+[ANU]+k?|[AN][Rf]+)"
+_ANSWER = r"(?:[Rf]{1,4}[ANU]+k?|[AN][Rf]{1,4})"
 _SIDE = r"(?:,[^.,r]{1,9},)?"
 _IS = r"(?:[me:,tr]|mp|Ep?|kp?|Pp)"
 _PICKED = (
@@ -90,14 +90,14 @@ PHRASES = {
     "my vote goes to B": r"AEpL",
     "that leaves B": rf"Kp?o?N?[DbL]{_END}|[DbL]K",
     "only B fits": r"oN?[DbL][Kl]",
-    "rule out A, C and D": r"(?:G|V|Gw|Gme|Ge)p?N?[DbL](?:[,n]+N?[DbL]){2,}",
-    "A, C and D are wrong": r"[DbL](?:[,n]+[DbL]){2,}m?(?:E|e)[EeT]*W",
-    "A is wrong. C is wrong. D is wrong": r"(?:N?[DbL]EW[.,n]*){3,}",
-    "not A, not C, not D": r"(?:G[DbL][,n]*){3,}",
-    "the first, third and fourth options are wrong": r"O(?:[,n]+O){2,}[NU]?EW",
+    "rule out A, C and D": r"(?:G|V|Gw|Gme|Ge)p?N?[DbL](?:[,n]+N?[DbL]){2,12}",
+    "A, C and D are wrong": r"[DbL](?:[,n]+[DbL]){2,12}m?(?:E|e)[EeT]*W",
+    "A is wrong. C is wrong. D is wrong": r"(?:N?[DbL]EW[.,n]*){3,12}",
+    "not A, not C, not D": r"(?:G[DbL][,n]*){3,12}",
+    "the first, third and fourth options are wrong": r"O(?:[,n]+O){2,12}[NU]?EW",
     "every option but B": r"Tw?N?BN?[DbL]",
     "not A but B": r"G[DbL],?B[DbL]",
-    "~~A~~ ~~C~~ B": r"(?:~,?){2,}[DbL]",
+    "~~A~~ ~~C~~ B": r"(?:~,?){2,12}[DbL]",
     "[x] B": r"\+[,:]?[DbL]|[DbL],?\+",
     "the final answer is 42 N": rf"(?<![yf])(?:{_ANSWER}|A|Rv)[wpiUNy]{{0,3}}{_SIDE}{_IS}{{0,4}}"
     rf"(?:[E:r]|me)p?,?[Fu]{_END}",

@@ -53,11 +53,12 @@ class Sanitized:
 
     Args:
         text: What is left of it.
-        removed: What was taken out: `reveal`, `order`, `repetition`, `hidden` characters, what was too `long`.
+        found: What was in it and was taken out: `reveal`, `order`, `repetition`, `hidden` characters, what was too
+            `long`.
     """
 
     text: str
-    removed: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
 
 
 def sanitized(text: str, options: Sequence[str] = ()) -> Sanitized:
@@ -70,27 +71,27 @@ def sanitized(text: str, options: Sequence[str] = ()) -> Sanitized:
         text: As the tutor wrote it.
         options: The texts of the question's options, which may be called the answer without their letters.
     """
-    removed = {"long"} if len(text) > LONGEST else set()
+    found = {"long"} if len(text) > LONGEST else set()
     text = text[:LONGEST]
     for _ in range(_PASSES):
-        clean = _once(text, options, removed)
+        clean = _once(text, options, found)
         if clean == text:
-            return Sanitized(clean, frozenset(removed))
+            return Sanitized(clean, frozenset(found))
         text = clean
-    return Sanitized("", frozenset(removed))
+    return Sanitized("", frozenset(found))
 
 
-def _once(text: str, options: Sequence[str], removed: set[str]) -> str:
+def _once(text: str, options: Sequence[str], found: set[str]) -> str:
     clean = visible(text)
     if clean != text:
-        removed.add("hidden")
+        found.add("hidden")
     for name, find in (("repetition", _repetitions), ("order", _orders)):
         if spans := find(clean):
-            removed.add(name)
+            found.add(name)
             clean = _without(clean, spans)
     folded = fold(clean)
     if spans := [folded.written(*span, len(clean)) for span in find_reveals(folded.text, options)]:
-        removed.add("reveal")
+        found.add("reveal")
         clean = _without(clean, [(start, _rest(clean, end)) for start, end in spans])
     return re.sub(r"[ \t]{2,}", " ", clean).strip()
 
