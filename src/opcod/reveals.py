@@ -127,13 +127,18 @@ def find_reveals(text: str, options: Sequence[str] = ()) -> list[Span]:
     Returns:
         Spans, each from the beginning of its clause; they may overlap.
     """
-    found = [match.span() for match in _MARKED.finditer(text)]
+    found = find_answer_tags(text)
     kinds, spans = _sorted_words(text, tuple(options))
     for pattern in _REVEALS:
         for match in pattern.finditer(kinds):
             start, end = spans[match.start()][0], spans[match.end() - 1][1]
             found.append((start if match[0] == "D" else _clause_start(text, start), end))
     return found
+
+
+def find_answer_tags(text: str) -> list[Span]:
+    """Where a text, folded or as it was written, has an <answer></answer> pair, a part of one, or a tag like it."""
+    return [match.span() for match in _MARKED.finditer(text)]
 
 
 def _clause_start(text: str, at: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opcod.folding import fold, visible
-from opcod.reveals import Span, find_reveals
+from opcod.reveals import Span, find_answer_tags, find_reveals
 
 LONGEST = 20_000
 """Characters of a feedback that are looked at; what follows is cut off."""
@@ -89,6 +89,9 @@ def _once(text: str, options: Sequence[str], found: set[str]) -> str:
         if spans := find(clean):
             found.add(name)
             clean = _without(clean, spans)
+    if spans := find_answer_tags(clean):  # folding may take a part of one for markup
+        found.add("reveal")
+        clean = _without(clean, spans)
     folded = fold(clean)
     if spans := [folded.written(*span, len(clean)) for span in find_reveals(folded.text, options)]:
         found.add("reveal")
@@ -134,7 +137,7 @@ def _without(text: str, spans: Sequence[Span]) -> str:
     parts = []
     at = 0
     for start, end in sorted(spans):
-        if end > at:
+        if end > max(start, at):
             parts.append(text[at : max(start, at)])
             at = end
     return " ".join([*parts, text[at:]])

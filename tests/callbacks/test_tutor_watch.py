@@ -13,13 +13,13 @@ import opcod.codistillation
 from adversaries import ADVERSARIES, Adversary
 from feedbacks.measure import FOLDER
 from opcod.callbacks import SampleTable, TutorWatch
+from opcod.callbacks.tutor_watch import doubt_of_breaks, doubts
 from opcod.data.datamodule import QuestionData, StepBatch
 from opcod.data.sources import GeneratedScience
 from opcod.feedback import judge
 from opcod.records import StepRecord
 from opcod.report.page import write_report
 from opcod.report.runs import read_run
-from opcod.trust import doubt_of_breaks, doubts
 from test_codistillation import ANN, BEN, module_of
 
 

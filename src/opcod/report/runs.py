@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 from opcod.callbacks import break_rates, outcome, samples
+from opcod.callbacks.tutor_watch import doubt_of_breaks, doubts
 from opcod.collection import rate_rows
 from opcod.comparison import Interval, Shares, paired_difference, read_answers
 from opcod.records import deaths_of
 from opcod.sanitizing import sanitized
-from opcod.trust import doubt_of_breaks, doubts
 
 METRICS, CONFIG = "metrics.csv", "config.yaml"
 _NEEDED = ("tutee", "text", "response")  # of a row, whatever version wrote it
