@@ -122,6 +122,7 @@ def test_an_option_has_its_type_its_default_and_its_help(listed):
 INDIRECT = {
     ("records.py", "death"): "deaths_of",
     ("callbacks/collapse_watch.py", "sign"): "signs",
+    ("callbacks/tutor_watch.py", "doubt"): "doubts",
     ("callbacks/size_check.py", "_beyond(excess)"): "_beyond",
     ("callbacks/size_check.py", "'\\n'.join(lines)"): "_of",
     ("data/sciknoweval.py", "'%s %s'"): "load",

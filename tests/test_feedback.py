@@ -100,7 +100,7 @@ def test_no_stemming():
 def test_judge_sanitizes_then_anchors_and_records_the_word():
     raw = "<concept>The Molarity</concept> Step 2 is fine. The correct option is B."
     feedback = judge(raw, QUESTION, anchored=True)
-    assert feedback == Feedback(raw, "Step 2 is fine.", Outcome.MATCH, "molarity")
+    assert feedback == Feedback(raw, "Step 2 is fine.", Outcome.MATCH, "molarity", found=frozenset({"reveal"}))
     assert feedback.log == "match:molarity"
 
 
@@ -115,7 +115,7 @@ def test_feedback_that_only_reveals_is_none():
 
 def test_without_anchoring_all_is_kept():
     raw = "No tag here. The answer is B."
-    assert judge(raw, QUESTION, anchored=False) == Feedback(raw, raw, Outcome.MATCH)
+    assert judge(raw, QUESTION, anchored=False) == Feedback(raw, raw, Outcome.MATCH, found=frozenset({"reveal"}))
     assert judge("  ", QUESTION, anchored=False) == Feedback("  ", None, Outcome.FB_NONE)
     assert judge(None, QUESTION, anchored=False) == Feedback(None, None, Outcome.FB_NONE)
 

@@ -66,6 +66,7 @@ CALLBACKS = (
     "RoundProgress",
     "CollapseWatch",
     "OutcomeTable",
+    "TutorWatch",
     "predictions.PredictionWriter",
 )
 

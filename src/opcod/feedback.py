@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from opcod.data.questions import Question
 from opcod.prompts import Message, format_question
+from opcod.sanitizing import sanitized
 
 GENERIC_WORDS = frozenset(
     {"problem", "question", "answer", "value", "calculation", "formula", "student", "peer", "specialist"}
@@ -17,57 +19,6 @@ STOP_WORDS = frozenset({"a", "an", "the", "of", "in", "on", "at", "to", "for", "
 _CONCEPT = re.compile(r"<concept>((?:(?!</?concept>).)*)</concept>", re.IGNORECASE | re.DOTALL)
 _CONCEPT_MARK = re.compile(r"</?concept>", re.IGNORECASE)
 _WORD = re.compile(r"\w+(?:'\w+)*")
-
-# How a tutor reveals the answer. A letter that is boxed or bold is first replaced by one private-use
-# character, so that the phrases around it are recognised whatever its dress was.
-_SET_LETTER = "\ue000"
-_ANSWER_PAIR = re.compile(r"<answer>.*?</answer>|<answer>\s*\(?[A-Za-z]?\)?\s*$|</?answer>", re.IGNORECASE | re.DOTALL)
-_PLAIN_LETTER = r"\(?\s*[A-Za-z]\s*\)?"
-_NOUN = r"(?i:option|choice|answer|letter)"
-_DRESSED_LETTER = re.compile(
-    rf"""
-    (?P<math> \$\$? | \\[(\[] )? \s*
-    \\(?:f|framed)?box(?:ed)? \s* \{{ \s* (?P<font> \\(?:text|math)[a-z]* \s* \{{ \s* )?
-        (?: {_NOUN} \s* )? {_PLAIN_LETTER} \s* (?: [.:)] [^{{}}]{{0,99}} )?
-        (?(font) (?: \}} | $ ) ) \s* (?: \}} | $ )
-    (?(math) \s* (?: \$\$? | \\[)\]] ) )
-  | (?P<bold> \*{{2,3}} | __ ) \s* {_PLAIN_LETTER} \s* [.:]? \s* (?P=bold)
-  | (?P<bolder> \*{{2,3}} | __ ) \s* (?: {_NOUN} \s+ )? {_PLAIN_LETTER} (?: [.:)] [^*_\n]{{0,99}} )?
-        (?P=bolder) (?= \s* (?: [.,;!?] | $ ) )
-  | <(?P<html>b|strong)> \s* {_PLAIN_LETTER} \s* [.:]? \s* </(?P=html)>
-  | \\textbf \s* \{{ \s* {_PLAIN_LETTER} \s* [.:]? \s* \}}
-    """,
-    re.VERBOSE,
-)
-_LETTER = rf"""(?: {_SET_LETTER} | \(\s*[A-Za-z]\s*\) | \[\s*[A-Za-z]\s*\]
-    | (?<!\w) [A-Z] (?! [\w'’+^/-] ) \)? | (?<!\w) [a-z] \)? (?= \s* (?: [.,;:!?] | $ ) ) )"""
-_GAP = r"[\s*_:=,$]{0,9}"
-_BE = r"""(?i: (?: is | was | (?:would|should|must|has\ to) \s+ be )
-    (?: \s+ (?:clearly|indeed|then|thus|therefore|simply) )? )"""
-_REVEAL = re.compile(
-    rf"""
-    (?: \*\* | __ )?
-    (?:
-        (?i: \b (?:so|thus|hence|therefore) ,? \s+ )? (?i: \b (?:the|my|your|its) \s+ )?
-        (?: (?i: \b (?:final|correct|right|true|best) \s+ )+ {_NOUN} \b {_GAP} (?: {_BE} \b )?
-          | (?i: \b the \s+ answer \b ) {_GAP} {_BE} \b
-          | (?: ^ | (?<= [.!?]\s ) ) (?i: ans(?:wer)? ) \s* [*_]* [:=]
-        )
-        {_GAP} (?: {_NOUN} \b )? {_GAP} {_LETTER}
-      | (?i: \b (?:you\s+)? (?:should|must|(?:need|have)\s+to) \s+ (?:choose|select|pick|answer) \b )
-        {_GAP} (?: {_NOUN} \b )? {_GAP} {_LETTER}
-      | (?: ^ | (?<= [.!?;:,]\s ) | (?<= \bso\s ) | (?<= \bthat\s ) | (?<= \bthink\s ) | (?<= \bbecause\s ) )
-        (?: {_NOUN} \s+ )? {_LETTER} \s+ {_BE} \s+
-        (?i: (?:the\s+)? (?:correct|right) \b (?: \s+ (?:one|{_NOUN}) )? )
-        (?! \s+ (?:about|in|to|that|for|on|when|if|only|up|as)\b )
-    )
-    (?: \*\* | __ | \$ )? [.,;:!]?
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
-_LEFT_OVER = re.compile(rf"(?: (?<=[.!?]) \s* | ^ \s* ) {_SET_LETTER} [.,;:!]? | \s* {_SET_LETTER}", re.VERBOSE)
-
-_LONG_GAP = re.compile(r"\s{20,}")  # the patterns above take the square of its length
 
 _ANCHORED = (
     "You are a specialist in TUTOR. Your peer, a specialist in PEER, responds to a question. "
@@ -107,6 +58,7 @@ class Feedback:
         word: The concept's word that stands in the question; None unless it is anchored.
         tokens: How many the tutor wrote.
         finished: Whether it ended by itself rather than by its length.
+        found: What sanitizing finds in it, and takes out if it is sanitized, see `opcod.sanitizing.Sanitized`.
     """
 
     raw: str | None
@@ -115,6 +67,7 @@ class Feedback:
     word: str | None = None
     tokens: int = 0
     finished: bool = True
+    found: frozenset[str] = frozenset()
 
     @property
     def log(self) -> str:
@@ -130,35 +83,29 @@ def judge(raw: str | None, question: Question, *, anchored: bool) -> Feedback:
         question: The question it is about; a concept may stand in its text or in its options.
         anchored: Sanitize and anchor it. Without (the ablation) all of it is kept, as a `match`.
     """
+    clean = sanitized(raw or "", question.options)
     if not anchored:
         text = (raw or "").strip() or None
-        return Feedback(raw, text, Outcome.FB_NONE if text is None else Outcome.MATCH)
+        return Feedback(raw, text, Outcome.FB_NONE if text is None else Outcome.MATCH, found=clean.found)
     about = "\n".join([question.text, *question.options])
-    clean = sanitize(raw or "")
-    kept, outcome = anchor(clean, about)
-    return Feedback(raw, kept, outcome, _anchoring_word(clean, about) if kept is not None else None)
+    kept, outcome = anchor(clean.text, about)
+    word = _anchoring_word(clean.text, about) if kept is not None else None
+    return Feedback(raw, kept, outcome, word, found=clean.found)
 
 
-def sanitize(text: str) -> str:
+def sanitize(text: str, options: Sequence[str] = ()) -> str:
     """Remove explicit answer reveals from a tutor's feedback.
 
-    Boxed and bold option letters, <answer></answer> pairs and phrases such as "final answer: B", "the
-    correct option is B" and "option B is correct" go; numeric boxes, other bold words and ordinary mentions
-    of an option stay. Repeated until nothing more goes, so that no reveal forms around another.
+    Boxed and bold option letters, <answer></answer> pairs and phrases that call an option the answer go, such as
+    "final answer: B", "the second option is correct" and "la respuesta es B", in whatever letters they are written;
+    numeric boxes, other bold words and ordinary mentions of an option stay. Orders to the reader, marks of a chat's
+    turns, endless repetition, control characters, and what is longer than any feedback go as well.
+
+    Args:
+        text: As the tutor wrote it.
+        options: The texts of the question's options.
     """
-    while True:
-        clean = _LONG_GAP.sub(_short_gap, text.replace(_SET_LETTER, " "))
-        clean = _ANSWER_PAIR.sub(" ", clean)
-        clean = _DRESSED_LETTER.sub(_SET_LETTER, clean)
-        clean = _LEFT_OVER.sub("", _REVEAL.sub("", clean))
-        clean = re.sub(r"[ \t]{2,}", " ", clean).strip()
-        if clean == text:
-            return clean
-        text = clean
-
-
-def _short_gap(gap: re.Match[str]) -> str:
-    return "\n\n" if "\n" in gap[0] else " "
+    return sanitized(text, options).text
 
 
 def anchor(text: str | None, question: str) -> tuple[str | None, Outcome]:

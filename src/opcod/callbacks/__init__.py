@@ -9,6 +9,7 @@ from opcod.callbacks.progress import RoundProgress
 from opcod.callbacks.samples import SampleTable
 from opcod.callbacks.size_check import SizeCheck
 from opcod.callbacks.teacher_gaps import TeacherGapTable
+from opcod.callbacks.tutor_watch import TutorWatch
 
 __all__ = [
     "BreakRateTable",
@@ -22,4 +23,5 @@ __all__ = [
     "SampleTable",
     "SizeCheck",
     "TeacherGapTable",
+    "TutorWatch",
 ]

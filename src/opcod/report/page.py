@@ -78,6 +78,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "gain": run.gain,
         "verdict": outcome_lines(run.outcome) if run.outcome else [],
         "notes": run.notes,
+        "doubts": run.doubts,
         "warnings": Counter(warning.partition(": ")[2] for warning in run.warnings).most_common(),
         "steps": len(run.steps),
         "only_diagnosed": run.only_diagnosed,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Any
 import yaml
 
 from opcod.callbacks import break_rates, outcome, samples
+from opcod.callbacks.tutor_watch import doubt_of_breaks, doubts
 from opcod.collection import rate_rows
 from opcod.comparison import Interval, Shares, paired_difference, read_answers
 from opcod.records import deaths_of
+from opcod.sanitizing import sanitized
 
 METRICS, CONFIG = "metrics.csv", "config.yaml"
 _NEEDED = ("tutee", "text", "response")  # of a row, whatever version wrote it
@@ -102,6 +105,18 @@ class Run:
             for tutee in sorted({name.split("/")[1] for name in row if name.startswith("train/")})
             for death in deaths_of(row, tutee)
         ]
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why a tutor is not to be trusted, by the feedback that was written down and by break rates."""
+        found = defaultdict(list)
+        for row in self.exchanges:
+            raw, options = row.get("feedback_raw"), row.get("options") or ()
+            if isinstance(raw, str) and row.get("tutor"):
+                found[str(row["tutor"])].append(sanitized(raw, [str(option) for option in options]).found)
+        told = [doubt for tutor, of_one in found.items() for doubt in doubts(tutor, of_one).values()]
+        broken = [doubt_of_breaks(one["tutor"], one["tutee"], one["rates"].get("all", {})) for one in self.diagnosis]
+        return told + [doubt for doubt in broken if doubt]
 
 
 def _difference(one: Mapping[Place, Shares], other: Mapping[Place, Shares], place: Place) -> Interval | None:
