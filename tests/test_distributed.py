@@ -26,7 +26,7 @@ from opcod.records import Mean, Slowest, Sum, over_ranks
 from ranks_run import METHODS, module_of, run, several
 from tiny import run_config
 
-UPDATES = 1e-4
+UPDATES = 3e-4
 """Largest difference of any number in an adapter after eight steps of a learning rate of 1e-2: AdamW divides what
 rounding leaves of a gradient by its own size."""
 FIGURES = 1e-5
