@@ -58,10 +58,12 @@ class RoundCheckpoint(Checkpoint):
         """See to how checkpoints are written and read, and remove what processes that were killed left half written."""
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        if stage == "fit" and trainer.is_global_zero:
+        if stage == "fit":
             resumed = [Path(trainer.ckpt_path).parent] if trainer.ckpt_path else []
-            for folder in (self._folder(trainer), *resumed):
-                remove_unfinished(folder)
+            folders = [self._folder(trainer), *resumed]  # Lightning has all ranks ask for it together
+            if trainer.is_global_zero:
+                for folder in folders:
+                    remove_unfinished(folder)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """From here on the state is no longer that of the step before."""
