@@ -82,7 +82,7 @@ def test_few_layers_tell_the_memory_of_the_whole_model(deep_folder, tmp_path, me
 
 def test_two_bases_stand_in_memory_side_by_side(deep_folder, tiny_folder, tmp_path):
     other = {"model": str(tiny_folder), "quantization": "none", "dtype": "float32"}
-    pair = [{"name": "a", "domain": "physics"}, {"name": "b", "domain": "chemistry", "base": other}]
+    pair = [{"name": "a", "domain": "physics"}, {"name": "b", "domain": "physics", "base": other}]
     run = parsed(deep_folder, tmp_path, f"--model.students={json.dumps(pair)}")
     whole = plan(run.model, run.datamodule, rounds=2, device=DEVICE)
     needs = Needs(run.model, run.datamodule, DEVICE)
