@@ -82,7 +82,7 @@ def test_every_command_has_help_from_docstrings(command, shown):
         "doctor": "and the command that mends it",
         "completion": "to complete opcod's commands and options",
         "check-data": "first what students are trained on",
-        "chat": "the other still gives feedback",
+        "chat": "the others still give feedback",
         "evaluate": "a shipped specialist's name or a folder",
     }
     assert expected.get(command, "on which the gate's scores are measured") in " ".join(
@@ -93,7 +93,7 @@ def test_every_command_has_help_from_docstrings(command, shown):
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ("CoDistillation", "Two students (one for SDPO)"),
+        ("CoDistillation", "Two students or more (one for SDPO)"),
         ("Grpo", "n, responses to each question of a step; the group"),
         ("FineTuning", "they do not meet"),
     ],
@@ -265,7 +265,8 @@ def test_a_prompt_beyond_the_limit_is_refused(refused, tiny_folder, tmp_path):
 def test_a_checkpoint_of_another_base_is_refused(refused, checkpoint, tiny_folder, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     kept = content["opcod"]
-    kept["peers"] = dict.fromkeys("ab", kept["peers"]["physicist"])
+    for part in ("peers", "models"):
+        kept[part] = dict.fromkeys("ab", kept[part]["physicist"])
     kept["bases"] = {name: kept["bases"]["physicist"] | {"files": "another"} for name in "ab"}
     torch.save(content | {"pytorch-lightning_version": "2.6.6"}, checkpoint)
     arguments = [*with_base(tiny_folder, tmp_path)[1:], f"--ckpt_path={checkpoint}"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentParser, Namespace, dict_to_namespace
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -86,8 +86,8 @@ class SaveConfig(SaveConfigCallback):
     """Writes the config to the run's folder, without what `masked_settings` masks."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it; it is no longer as the run has it, but nothing else reads it from here."""
-        self.config = dict_to_namespace(masked_settings(self.config.as_dict()))
+        """Write it."""
+        self.config = masked_settings(self.config)
         super().setup(trainer, pl_module, stage)
 
 

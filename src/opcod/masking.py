@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import traceback
+from argparse import Namespace
+from copy import copy
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +29,11 @@ def masked(text: str) -> str:
 
 def masked_settings(settings: Any) -> Any:
     """Settings whose texts are `masked`; one whose name is that of a secret (`api_key`, `password`) is masked whole."""
+    if isinstance(settings, Namespace):
+        kept = copy(settings)
+        for name, value in masked_settings(vars(settings)).items():
+            setattr(kept, name, value)
+        return kept
     if isinstance(settings, dict):
         return {
             name: MASK if isinstance(value, str) and _NAMES.search(str(name)) else masked_settings(value)
