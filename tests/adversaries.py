@@ -20,7 +20,7 @@ import lightning as L
 
 import opcod.codistillation
 from opcod.attempts import Attempt
-from opcod.callbacks.samples import SampleTable
+from opcod.callbacks import CollapseWatch, SampleTable
 from opcod.codistillation import CoDistillation
 from opcod.contexts import ContextSettings
 from opcod.data.datamodule import QuestionData
@@ -137,7 +137,8 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
     data = QuestionData(
         source(DOMAINS), batch_size=8, steps=6, validation=12, test=2, evaluation_batch_size=32, seed=seed
     )
-    watch, writer = _Scores(), Adversary(ADVERSARIES.get(adversary, lambda question, rng: ""))
+    watch, collapse = _Scores(), CollapseWatch()
+    writer = Adversary(ADVERSARIES.get(adversary, lambda question, rng: ""))
     honest = opcod.codistillation.write_feedback
     if adversary is not None:
         opcod.codistillation.write_feedback = writer
@@ -146,7 +147,7 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
             max_epochs=2,
             num_sanity_val_steps=0,
             logger=False if folder is None else L.pytorch.loggers.CSVLogger(folder),
-            callbacks=[watch] if folder is None else [watch, SampleTable(per_step=8, printed=0)],
+            callbacks=[watch, collapse, *([] if folder is None else [SampleTable(per_step=8, printed=0)])],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -167,6 +168,7 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
             "asked": counts["asked"],
             "anchor": counts["anchor"],
             "sanitizer": counts["sanitizer"],
+            "collapse": len(collapse.told.get(student, [])),
             "seconds": round(time.perf_counter() - started),
         }
         for student in watch.tables[0]

@@ -7,27 +7,23 @@ import warnings
 
 import lightning as L
 import pytest
-from toy import QUESTIONS, attempt_of
+from toy import QUESTIONS
 
 import opcod.codistillation
 from adversaries import ADVERSARIES, Adversary
 from feedbacks.measure import FOLDER
 from opcod.callbacks import SampleTable, TutorWatch
 from opcod.callbacks.tutor_watch import doubt_of_breaks, doubts
-from opcod.data.datamodule import QuestionData, StepBatch
+from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
 from opcod.feedback import judge
-from opcod.records import StepRecord
 from opcod.report.page import write_report
 from opcod.report.runs import read_run
 from test_codistillation import ANN, BEN, module_of
 
 
-def record_with(texts):
-    attempts = [attempt_of(QUESTIONS[0], i) for i in range(len(texts))]
-    feedbacks = [judge(text, QUESTIONS[0], anchored=True) for text in texts]
-    batch = StepBatch(0, 0, 0, QUESTIONS)
-    return StepRecord(batch, "physicist", "chemist", frozenset({"physics"}), [attempts], [feedbacks], [])
+def found_in(texts):
+    return "chemist", [sorted(judge(text, QUESTIONS[0], anchored=True).found) for text in texts]
 
 
 def test_a_share_above_its_limit_is_doubted_and_one_at_it_is_not():
@@ -51,13 +47,13 @@ def test_break_rates_are_doubted_by_the_lower_end_of_their_interval():
 
 def test_a_leaking_tutor_is_named_once_and_again_not_after_a_resumption():
     watch = TutorWatch()
-    assert watch.observe(record_with(["<concept>it</concept> Look again."] * 4)) == []
-    (told,) = watch.observe(record_with(["<concept>it</concept> The answer is B."] * 4))
+    assert watch.observe(*found_in(["<concept>it</concept> Look again."] * 4)) == []
+    (told,) = watch.observe(*found_in(["<concept>it</concept> The answer is B."] * 4))
     assert told.startswith("chemist gives the answer away in 50 % of 8 feedbacks")
-    assert watch.observe(record_with(["The answer is B."] * 4)) == []
+    assert watch.observe(*found_in(["The answer is B."] * 4)) == []
     other = TutorWatch()
     other.load_state_dict(watch.state_dict())
-    assert other.observe(record_with(["The answer is B."] * 4)) == []
+    assert other.observe(*found_in(["The answer is B."] * 4)) == []
 
 
 def test_honest_tutors_of_a_real_run_are_not_doubted(tmp_path):

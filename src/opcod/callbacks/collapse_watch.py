@@ -73,26 +73,26 @@ class CollapseWatch(Callback):
         self.stop = stop
         self._first: dict[str, list[dict[str, float]]] = {}
         self._last: dict[str, list[dict[str, float]]] = {}
-        self._told: dict[str, list[str]] = {}
+        self.told: dict[str, list[str]] = {}  # student -> the causes that were named
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the step."""
-        record = getattr(pl_module, "record", None)
-        if not isinstance(record, StepRecord):
+        """Look at the step, in each of the phases that it was a step of."""
+        records: list[StepRecord] = getattr(pl_module, "records", [])
+        if not records:
             raise ValueError(f"{type(pl_module).__name__} keeps no samples: take CollapseWatch out of the callbacks")
-        if signs := self.observe(record.tutee, record.figures):
-            if self.stop:
-                raise CollapseError("; ".join(signs))
-            for sign in signs:
-                warnings.warn(sign, stacklevel=1)
+        signs = [sign for record in records for sign in self.observe(record.tutee, record.figures)]
+        if signs and self.stop:
+            raise CollapseError("; ".join(signs))
+        for sign in signs if trainer.is_global_zero else []:
+            warnings.warn(sign, stacklevel=1)
 
     def observe(self, student: str, figures: Mapping[str, float]) -> list[str]:
         """Take a step's figures, under the names they are logged by, and say which signs of a collapse are new."""
         found = {name: figures.get(f"train/{student}/{name}", math.nan) for name in WATCHED}
         first, last = self._first.setdefault(student, []), self._last.setdefault(student, [])
-        told = self._told.setdefault(student, [])
+        told = self.told.setdefault(student, [])
         if len(first) < self.beginning:
             first.append(found)
             return []
@@ -105,11 +105,11 @@ class CollapseWatch(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen, and what was said."""
-        return {"first": self._first, "last": self._last, "told": self._told}
+        return {"first": self._first, "last": self._last, "told": self.told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        self._first, self._last, self._told = (state_dict[name] for name in ("first", "last", "told"))
+        self._first, self._last, self.told = (state_dict[name] for name in ("first", "last", "told"))
 
 
 def signs(who: str, began: Mapping[str, float], now: Mapping[str, float], limits: Limits) -> dict[str, str]:

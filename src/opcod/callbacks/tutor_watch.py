@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from opcod.ranks import Ranks
 from opcod.records import StepRecord
 
 LIMITS = {"reveal": 0.25, "order": 0.1, "repetition": 0.25}
@@ -79,16 +80,19 @@ class TutorWatch(Callback):
     ) -> None:
         """Look at the step's feedback; methods without tutors have none."""
         record = getattr(pl_module, "record", None)
-        if isinstance(record, StepRecord) and record.tutor:
-            for doubt in self.observe(record):
-                warnings.warn(doubt, stacklevel=1)
+        if not isinstance(record, StepRecord) or not record.tutor:
+            return
+        mine = record.tutor, [sorted(feedback.found) for feedback in record.asked_feedbacks()]
+        for tutor, found in Ranks.of(trainer).gather(mine):
+            for doubt in self.observe(tutor, found):
+                if trainer.is_global_zero:
+                    warnings.warn(doubt, stacklevel=1)
 
-    def observe(self, record: StepRecord) -> list[str]:
-        """Take a step's feedback, and say which doubts about its tutor are new."""
-        found = self._found.setdefault(record.tutor, [])
-        told = self._told.setdefault(record.tutor, [])
-        found += [sorted(feedback.found) for feedback in record.asked_feedbacks()]
-        new = {kind: doubt for kind, doubt in doubts(record.tutor, found).items() if kind not in told}
+    def observe(self, tutor: str, found: list[list[str]]) -> list[str]:
+        """Take what was found in each of a tutor's feedbacks, and say which doubts about it are new."""
+        seen, told = self._found.setdefault(tutor, []), self._told.setdefault(tutor, [])
+        seen += found
+        new = {kind: doubt for kind, doubt in doubts(tutor, seen).items() if kind not in told}
         told += new
         return list(new.values())
 
