@@ -62,6 +62,8 @@ SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
         tie_word_embeddings=False,
     ),
 }
+ON = {"8B": "h100", "70B": "h200"}
+"""The GPU that holds each, 64 responses of the published length side by side."""
 RESPONSE, FEEDBACK = 600, 200
 """Tokens that responses and feedback take on average."""
 _DRAWS = 200
@@ -137,12 +139,12 @@ def wait(lengths: Sequence[float], rows: int, gpus: int, batch: int) -> float:
 
 def rows_of(name: str, lengths: Sequence[float]) -> tuple[list[Row], int, float]:
     """The steps of a shape, n, and the bytes of its adapter's gradient."""
-    device = GPUS["h100"]
+    device = GPUS[ON[name]]
     with tempfile.TemporaryDirectory() as folder:
         SHAPES[name]().save_pretrained(folder)
         configs = ["configs/base.yaml", "configs/pair-physics-chemistry.yaml", "configs/size-paper.yaml"]
         options = [o for config in configs for o in ("-c", config)]
-        command = Planned([*options, f"--model.base.model={folder}", "--device=h100"])
+        command = Planned([*options, f"--model.base.model={folder}", f"--device={ON[name]}"])
         model, data = command.model, command.datamodule
         assert isinstance(model, CoDistillation)
         data.setup("fit")
@@ -154,7 +156,7 @@ def rows_of(name: str, lengths: Sequence[float]) -> tuple[list[Row], int, float]
     def seconds(part: str, questions: int) -> float:
         if questions > _FULL:  # batch after batch of the same
             return questions / _FULL * seconds(part, _FULL)
-        return parts_of_step(model, peers[0], peers[1], questions)[part](at).seconds
+        return parts_of_step(model, peers[0], questions)[part](at).seconds
 
     def until_last(part: str, sampling: Sampling, share: int, gpus: int) -> float:
         return seconds(part, share) * wait(lengths, share * model.samples, gpus, sampling.batch_size)

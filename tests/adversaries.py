@@ -4,7 +4,8 @@
     python tests/adversaries.py runs/tiny-school adversaries.csv
 
 One row a run and student. Both tutors are replaced: they know the key, and name a concept of the question, so that
-the anchor lets them pass. `open` runs have no defence: the gate is `always`, and feedback is kept as it is.
+the anchor lets them pass. `open` runs have no defence: the gate is `always`, and feedback is kept as it is. In `bare`
+runs the self-teacher is shown nothing but that feedback, no right solution.
 """
 
 import csv
@@ -37,7 +38,7 @@ from schooling import LORA, source
 DOMAINS = ["materials", "physics"]
 PLACES = ("first", "second", "third", "fourth")
 SEEDS = (0, 1, 2)
-DEFENDED, OPEN, SILENT = "defended", "open", "never"
+DEFENDED, OPEN, BARE, SILENT = "defended", "open", "bare", "never"
 
 
 def leak(question: Question, rng: random.Random) -> str:
@@ -126,9 +127,9 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
         samples=4,
         rollout=Sampling(max_new_tokens=90),
         feedback=Sampling(max_new_tokens=90),
-        context=ContextSettings(limit=512),
-        gate=Gate(strategy={DEFENDED: "cognizance", OPEN: "always", SILENT: "never"}[defence]),
-        anchored=defence != OPEN,
+        context=ContextSettings(limit=512, solution=defence != BARE),
+        gate=Gate(strategy={DEFENDED: "cognizance", SILENT: "never"}.get(defence, "always")),
+        anchored=defence in (DEFENDED, SILENT),
         optimization=Optimization(lr=2e-3, warmup=2),
         evaluation_samples=8,
         evaluation=Sampling(temperature=1.0, max_new_tokens=90, batch_size=256),
@@ -158,7 +159,7 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
     counts = writer.counts
     return [
         {
-            "tutors": adversary or ("silent" if defence == SILENT else "honest"),
+            "tutors": _named(adversary, defence),
             "defence": defence,
             "seed": seed,
             "student": student,
@@ -193,19 +194,23 @@ class _Scores(L.Callback):
         self.tables.append(pl_module.score_table)
 
 
+def _named(adversary: str | None, defence: str) -> str:
+    return adversary or ("silent" if defence == SILENT else "honest")
+
+
 def _mean(scores) -> float:
     return sum(figures["avg"] for figures in scores.values()) / len(scores)
 
 
 if __name__ == "__main__":
     school, path = Path(sys.argv[1]), Path(sys.argv[2])
-    wanted = [(None, SILENT), *((a, d) for d in (DEFENDED, OPEN) for a in ADVERSARIES)]
+    wanted = [(None, SILENT), (None, BARE), *((a, d) for d in (DEFENDED, OPEN, BARE) for a in ADVERSARIES)]
     done = set()
     if path.exists():
         with path.open(newline="") as file:
             done = {(row["tutors"], row["defence"], row["seed"]) for row in csv.DictReader(file)}
     for (adversary, defence), seed in itertools.product(wanted, SEEDS):
-        if (adversary or "silent", defence, str(seed)) in done or defence not in (sys.argv[3:] or [defence]):
+        if (_named(adversary, defence), defence, str(seed)) in done or defence not in (sys.argv[3:] or [defence]):
             continue
         rows = run(school, adversary, defence, seed)
         new = not path.exists()
