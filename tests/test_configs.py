@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from commands_shown import ROOT, in_config, in_makefile, in_readme
-from opcod import commands
+from opcod import commands, lesson_commands, plain_commands
 from opcod.cli import COMMANDS
 from opcod.codistillation import CoDistillation
 from opcod.data.jsonl import read_questions
@@ -53,14 +53,14 @@ def test_a_shown_command_is_accepted(command, tmp_path):
     if any("wandb" in argument for argument in command):
         pytest.importorskip("wandb")
     if command[0] == "reproduce":
-        grid, _, dry = commands.grid_of([*command[1:], "--dry_run", "--seeds=[0]"])
+        grid, _, dry = plain_commands.grid_of([*command[1:], "--dry_run", "--seeds=[0]"])
         assert dry
         for cell in grid.cells(tmp_path):
             assert isinstance(Built(cell.command).model, Students), cell.name
     elif command[0] == "specialise":
-        assert isinstance(commands.Specialise(command[1:]).model, Specialist)
+        assert isinstance(lesson_commands.Specialise(command[1:]).model, Specialist)
     elif command[0] == "solve":
-        assert isinstance(commands.Solve(command[1:]).model, Specialist)
+        assert isinstance(lesson_commands.Solve(command[1:]).model, Specialist)
     elif command[0] == "plan":
         assert isinstance(commands.Planned(command[1:]).model, Students)
     else:

@@ -1,6 +1,7 @@
 """The `opcod` command: picks what runs, and says a user's mistake in one message without a traceback.
 
-Imports nothing heavy, so that `opcod --help` is quick; the commands themselves stand in `opcod.commands`.
+Imports nothing heavy, so that `opcod --help` is quick; the commands themselves stand in `opcod.commands`,
+`opcod.lesson_commands` and `opcod.plain_commands`.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def dispatch(command: str, given: list[str]) -> None:
     if command in LIGHT:
         importlib.import_module(LIGHT[command]).main(given[1:])
         return
-    from opcod import commands  # takes seconds: torch, transformers and peft
+    from opcod import commands, lesson_commands, plain_commands  # takes seconds: torch, transformers and peft
     from opcod.settings import guard_configs
 
     guard_configs()
@@ -177,15 +178,15 @@ def dispatch(command: str, given: list[str]) -> None:
     own = {
         "evaluate": commands.evaluate,
         "chat": commands.chat,
-        "check-data": commands.check_data,
+        "check-data": plain_commands.check_data,
         "plan": commands.plan_run,
         "diagnose": commands.diagnose,
-        "reproduce": commands.reproduce,
-        "figures": commands.figures,
-        "report": commands.report,
-        "solve": commands.solve,
-        "specialise": commands.specialise,
-        "export": commands.export_student,
+        "reproduce": plain_commands.reproduce,
+        "figures": plain_commands.figures,
+        "report": plain_commands.report,
+        "solve": lesson_commands.solve,
+        "specialise": lesson_commands.specialise,
+        "export": plain_commands.export_student,
     }
     if command in own:
         own[command](given[1:])

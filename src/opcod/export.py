@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from opcod.models import BUNDLED_NAME
+from opcod.models import BUNDLED_NAME, ModelError
 from opcod.peers import ADAPTER_FILE, Lora, State
 
 
@@ -61,3 +61,20 @@ def write_adapter(
             (scratch / "README.md").write_text(card, encoding="utf-8")
 
     write_folder(folder, fill)
+
+
+def check_output(folder: Path, *, marker: str) -> None:
+    """Refuse to replace a folder that we did not write.
+
+    Args:
+        folder: To be written; an older one is replaced as a whole.
+        marker: The file by which a folder of this kind is known.
+
+    Raises:
+        ModelError: If there is something else.
+    """
+    if not folder.exists():
+        return
+    ours = folder.is_dir() and (folder / marker).is_file() and all(p.is_file() for p in folder.iterdir())
+    if not (ours or (folder.is_dir() and not any(folder.iterdir()))):
+        raise ModelError(f"{folder} exists and holds something else than an earlier {marker}: choose another folder")
