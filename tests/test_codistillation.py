@@ -56,16 +56,18 @@ def test_callbacks_recognise_the_module_on_every_python(protocol, tiny_folder):
         inspect.getattr_static(module, name)
 
 
-def fit(module, folder, *callbacks, rounds=1, steps=2, ckpt_path=None, seed=0):
-    """Run it; returns the module."""
-    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
-    data = QuestionData(source, batch_size=2, steps=steps, validation=2, test=2, seed=seed)
+def fit(module, folder, *callbacks, rounds=1, steps=2, ckpt_path=None, seed=0, data=None, logger=False):
+    """Run it, on two domains' questions unless it is given others; returns the module."""
+    if data is None:
+        source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
+        data = QuestionData(source, batch_size=2, steps=steps, validation=2, test=2, seed=seed)
     trainer = L.Trainer(
         max_epochs=rounds,
         callbacks=list(callbacks),
         default_root_dir=folder,
         num_sanity_val_steps=0,
-        logger=False,
+        logger=logger,
+        log_every_n_steps=1,
         enable_checkpointing=any(isinstance(c, RoundCheckpoint) for c in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, GPTNeoXConfig, Qwen2Config
 
+import test_codistillation
 from opcod.callbacks import OutcomeTable, RoundCheckpoint, SampleTable
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
@@ -36,22 +37,9 @@ def questions(students, *, steps=2):
     return QuestionData(source, batch_size=1, steps=steps, validation=2, test=2)
 
 
-def fit(module, folder, *callbacks, rounds=1, steps=2, ckpt_path=None, logger=False):
+def fit(module, folder, *callbacks, steps=2, **settings):
     """Run it on the questions of its students' domains; returns the module."""
-    trainer = L.Trainer(
-        max_epochs=rounds,
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        logger=logger,
-        log_every_n_steps=1,
-        enable_checkpointing=any(isinstance(c, RoundCheckpoint) for c in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accelerator="cpu",
-    )
-    trainer.fit(module, questions(module.students, steps=steps), ckpt_path=ckpt_path, weights_only=True)
-    return module
+    return test_codistillation.fit(module, folder, *callbacks, data=questions(module.students, steps=steps), **settings)
 
 
 class Scored(L.Callback):

@@ -21,7 +21,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from opcod.models import BaseModel, LoadedBase, ModelError
+from opcod.models import BaseModel, LoadedBase, ModelError, first_line
 from opcod.peers import Lora, Peer, Role, State
 
 KEY = "opcod"
@@ -202,7 +202,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "checkpoint at all. Give a file that `opcod` wrote."
         ) from error
     except Exception as error:  # what is no pickle, or half of one, is told in a dozen ways
-        raise ModelError(f"{path} is no checkpoint, or a broken one: {_first_line(error)}") from error
+        raise ModelError(f"{path} is no checkpoint, or a broken one: {first_line(error)}") from error
     if not isinstance(checkpoint, dict):
         raise ModelError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
@@ -248,7 +248,7 @@ def _damage_in(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
     except Exception as error:  # a broken archive is told in a dozen ways
-        return _first_line(error)
+        return first_line(error)
     return record and f"{record} does not have its checksum"
 
 
@@ -291,7 +291,3 @@ class WholeCheckpointIO(TorchCheckpointIO):
         if Path(path).is_file():
             check_whole(Path(path))
         return super().load_checkpoint(path, *given, **settings)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -116,7 +116,7 @@ def fold(text: str) -> Folded:
     return folded.replaced(blanks, "")
 
 
-def visible(text: str) -> str:
+def without_hidden(text: str) -> str:
     """`text` without control characters and what else is not seen; joiners within other scripts stay."""
     if text.isascii() and text.isprintable():
         return text

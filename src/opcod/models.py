@@ -297,6 +297,11 @@ def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torc
     return model
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first; its kind, if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @contextlib.contextmanager
 def _explained(base: BaseModel) -> Iterator[None]:
     """Turn the library's errors about a missing or broken model into one sentence with the remedy."""
@@ -304,7 +309,7 @@ def _explained(base: BaseModel) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         where = f"{base.model}" + (f" at revision {base.revision}" if base.revision else "")
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         path = Path(base.model).expanduser()
         if base.model == BUNDLED or path.exists():
             remedy = f"Is the {'file' if path.is_file() else 'folder'} complete? Fetch or write it again."

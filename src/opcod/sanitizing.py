@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opcod.folding import fold, visible
+from opcod.folding import fold, without_hidden
 from opcod.reveals import Span, find_answer_tags, find_reveals
 
 LONGEST = 20_000
@@ -82,7 +82,7 @@ def sanitized(text: str, options: Sequence[str] = ()) -> Sanitized:
 
 
 def _once(text: str, options: Sequence[str], found: set[str]) -> str:
-    clean = visible(text)
+    clean = without_hidden(text)
     if clean != text:
         found.add("hidden")
     for name, find in (("repetition", _repetitions), ("order", _orders)):
