@@ -10,6 +10,7 @@ JOBS ?= 2
 TARGETS := questions answers feedback config checkpoint
 AUDIT := $(VENV)/audit
 SCHOOL := runs/tiny-school
+READERS := runs/readers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint types format reproduce build bench docs fuzz lock audit specialists clean
@@ -50,11 +51,14 @@ format: $(READY) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reproduce: $(READY) $(if $(filter tiny ablations,$(SIZE)),$(SCHOOL)/materials) ## co-distillation beside its baselines, SIZE=tiny, small, ...: goes on where it stopped
+reproduce: $(READY) $(if $(filter tiny ablations,$(SIZE)),$(SCHOOL)/materials) $(if $(filter readers,$(SIZE)),$(READERS)/novice) ## co-distillation beside its baselines, SIZE=tiny, small, ...: goes on where it stopped
 	$(BIN)/opcod reproduce -c configs/reproduce-$(SIZE).yaml --output runs/reproduce-$(SIZE)
 
 $(SCHOOL)/materials: # the last that is written of the tests' tiny model and its specialists
 	$(BIN)/python tests/schooling.py $(SCHOOL)
+
+$(READERS)/novice: # likewise, of those who go by what they are shown
+	$(BIN)/python tests/readers.py $(READERS)
 
 build: $(READY) ## wheel and source distribution in dist/
 	$(BIN)/python -m build

@@ -2,17 +2,20 @@
 
     python tests/schooling.py runs/tiny-school
     python tests/adversaries.py runs/tiny-school adversaries.csv
+    python tests/readers.py runs/readers
+    python tests/adversaries.py runs/readers readers.csv --readers
 
-One row a run and student. Both tutors are replaced: they know the key, and name a concept of the question, so that
-the anchor lets them pass. `open` runs have no defence: the gate is `always`, and feedback is kept as it is. In `bare`
-runs the self-teacher is shown nothing but that feedback, no right solution.
+One row a run and student. The readers are the complementary pair, whose self-teachers go by what they are shown. Both
+tutors are replaced: they know the key, and name a concept of the question, so that the anchor lets them pass. `open`
+runs have no defence: the gate is `always`, and feedback is kept as it is. In `bare` runs the self-teacher is shown
+nothing but that feedback, no right solution.
 """
 
+import argparse
 import csv
 import itertools
 import random
 import re
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +23,8 @@ from pathlib import Path
 import lightning as L
 
 import opcod.codistillation
+import readers
+import schooling
 from opcod.attempts import Attempt
 from opcod.callbacks import CollapseWatch, SampleTable
 from opcod.codistillation import CoDistillation
@@ -27,15 +32,14 @@ from opcod.contexts import ContextSettings
 from opcod.data.datamodule import QuestionData
 from opcod.data.questions import Question
 from opcod.data.science.worked import twist
+from opcod.data.sources import QuestionSource
 from opcod.feedback import Feedback, Outcome, judge
 from opcod.gate import Gate
 from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.rollout import Sampling
 from opcod.students import Student
-from schooling import LORA, source
 
-DOMAINS = ["materials", "physics"]
 PLACES = ("first", "second", "third", "fourth")
 SEEDS = (0, 1, 2)
 DEFENDED, OPEN, BARE, SILENT = "defended", "open", "bare", "never"
@@ -117,13 +121,26 @@ class Adversary:
         return given
 
 
-def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Path | None = None) -> list[dict]:
+def schooled(school: Path) -> tuple[list[Student], QuestionSource]:
+    """The pair of `schooling`, and its questions."""
+    domains = ["materials", "physics"]
+    return [Student(f"{d}_student", d, str(school / d)) for d in domains], schooling.source(domains)
+
+
+def reading(school: Path) -> tuple[list[Student], QuestionSource]:
+    """The complementary pair of `readers`, and its questions."""
+    pair = ("materials_scientist", "physicist")
+    return [Student(name, readers.STUDENTS[name][0], str(school / name)) for name in pair], readers.source()
+
+
+def run(school: Path, pair, adversary: str | None, defence: str, seed: int, folder: Path | None = None) -> list[dict]:
     """One run of the method; both students' validation scores before and after it, and what stopped the feedback."""
     started = time.perf_counter()
+    students, source = pair(school)
     module = CoDistillation(
-        [Student(f"{domain}_student", domain, str(school / domain)) for domain in DOMAINS],
+        students,
         base=BaseModel(str(school / "base"), quantization="none", dtype="float32"),
-        lora=LORA,
+        lora=schooling.LORA,
         samples=4,
         rollout=Sampling(max_new_tokens=90),
         feedback=Sampling(max_new_tokens=90),
@@ -135,9 +152,7 @@ def run(school: Path, adversary: str | None, defence: str, seed: int, folder: Pa
         evaluation=Sampling(temperature=1.0, max_new_tokens=90, batch_size=256),
         seed=seed,
     )
-    data = QuestionData(
-        source(DOMAINS), batch_size=8, steps=6, validation=12, test=2, evaluation_batch_size=32, seed=seed
-    )
+    data = QuestionData(source, batch_size=8, steps=6, validation=12, test=2, evaluation_batch_size=32, seed=seed)
     watch, collapse = _Scores(), CollapseWatch()
     writer = Adversary(ADVERSARIES.get(adversary, lambda question, rng: ""))
     honest = opcod.codistillation.write_feedback
@@ -203,18 +218,24 @@ def _mean(scores) -> float:
 
 
 if __name__ == "__main__":
-    school, path = Path(sys.argv[1]), Path(sys.argv[2])
-    wanted = [(None, SILENT), (None, BARE), *((a, d) for d in (DEFENDED, OPEN, BARE) for a in ADVERSARIES)]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("school", type=Path)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--readers", action="store_true")
+    parser.add_argument("--defences", nargs="+", default=[DEFENDED, OPEN, BARE, SILENT])
+    options = parser.parse_args()
+    wanted = [(None, SILENT), (None, OPEN), (None, BARE)]
+    wanted += [(adversary, defence) for defence in (DEFENDED, OPEN, BARE) for adversary in ADVERSARIES]
     done = set()
-    if path.exists():
-        with path.open(newline="") as file:
+    if options.table.exists():
+        with options.table.open(newline="") as file:
             done = {(row["tutors"], row["defence"], row["seed"]) for row in csv.DictReader(file)}
     for (adversary, defence), seed in itertools.product(wanted, SEEDS):
-        if (_named(adversary, defence), defence, str(seed)) in done or defence not in (sys.argv[3:] or [defence]):
+        if (_named(adversary, defence), defence, str(seed)) in done or defence not in options.defences:
             continue
-        rows = run(school, adversary, defence, seed)
-        new = not path.exists()
-        with path.open("a", newline="") as file:
+        rows = run(options.school, reading if options.readers else schooled, adversary, defence, seed)
+        new = not options.table.exists()
+        with options.table.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             if new:
                 writer.writeheader()

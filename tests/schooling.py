@@ -77,15 +77,23 @@ def _worked(domain: str, seed: int) -> list[WorkedQuestion]:
     return source([domain]).worked(domain, 100, seed=seed)
 
 
-def school(folder: Path, domains: list[str], *, seed: int, steps: int = 300, batch: int = 16) -> Path:
-    """Write a model that was trained from scratch on lessons of all domains to `folder`.
+def school(
+    folder: Path,
+    domains: list[str],
+    *,
+    seed: int,
+    steps: int = 300,
+    batch: int = 16,
+    taught: Sequence[Lesson] | None = None,
+) -> Path:
+    """Write a model that was trained from scratch on lessons, by default those of all domains, to `folder`.
 
     Muon for the layers' matrices: with AdamW alone, twice the steps did not do to copy what it is shown.
     """
-    taught = all_lessons(domains, seed)
+    taught = taught or all_lessons(domains, seed)
     texts = [m["content"] for x in taught for m in x.messages] + [x.response for x in taught]
     shape = {"hidden": 128, "layers": 3, "heads": 4, "kv_heads": 4, "intermediate": 384, "vocab": 600, "spread": 0.06}
-    build_folder(folder, **shape, seed=seed, texts=texts, phrases=_recurring(texts, domains))
+    build_folder(folder, **shape, seed=seed, texts=texts, phrases=_recurring(texts))
     loaded = load_tiny(folder)
     chat = Chat(loaded.tokenizer, loaded.end_tokens)
     model = loaded.model.train().requires_grad_(True)
@@ -115,11 +123,11 @@ def school(folder: Path, domains: list[str], *, seed: int, steps: int = 300, bat
     return folder
 
 
-def _recurring(texts: Sequence[str], domains: Sequence[str]) -> list[str]:
+def _recurring(texts: Sequence[str]) -> list[str]:
     """The tags, the options, and the sentences that many texts hold: one token each, so that prompts are short."""
     counted = Counter(sentence for text in texts for sentence in dict.fromkeys(re.split(r"(?<=[.:?,]) |\n", text)))
     tags = [f"<{slash}{tag}>" for tag in ("reasoning", "answer", "concept") for slash in ("", "/")]
-    options = {option for domain in domains for worked in _worked(domain, 0) for option in worked.question.options}
+    options = {option for text in texts for option in re.findall(r"^[A-Z]\. (.+)$", text, re.MULTILINE)}
     sentences = [s for s, n in counted.items() if n > len(texts) / 50 and len(s.split()) > 4 and "<" not in s]
     return tags + sorted(options) + sentences
 
@@ -137,17 +145,17 @@ def specialist(
 ) -> Path:
     """Teach an adapter over `base` its home domain, as `opcod specialise` does, and write it to `folder`."""
     module = Specialist(
-        base=_base(base),
+        base=base_at(base),
         lora=LORA,
         optimization=Optimization(lr=2e-3, schedule="cosine", warmup=0.1),
         samples=1,
-        evaluation=_evaluation(),
+        evaluation=evaluation(),
         seed=seed,
     )
     data = LessonData(
         source(domains), home, domains, home_lessons=lessons, other_lessons=0, mix=mix, validation=4, seed=seed
     )
-    _trainer(epochs=epochs, limit_val_batches=0).fit(module, datamodule=data)
+    quick_trainer(epochs=epochs, limit_val_batches=0).fit(module, datamodule=data)
     write_adapter(folder, module.state(), LORA, base=str(base))
     return folder
 
@@ -158,7 +166,7 @@ def codistil(
     """A whole run of the method; returns the test scores before and after it, and the record of every step."""
     module = CoDistillation(
         [Student(f"{domain}_student", domain, str(adapters[domain])) for domain in DOMAINS],
-        base=_base(base),
+        base=base_at(base),
         lora=LORA,
         samples=4,
         rollout=Sampling(max_new_tokens=90),
@@ -166,14 +174,14 @@ def codistil(
         context=ContextSettings(limit=512),
         optimization=Optimization(lr=lr, warmup=2),
         evaluation_samples=8,
-        evaluation=_evaluation(),
+        evaluation=evaluation(),
         seed=seed,
     )
     data = QuestionData(
         source(DOMAINS), batch_size=8, steps=steps, validation=12, test=24, evaluation_batch_size=32, seed=seed
     )
     watch = _Watch()
-    _trainer(epochs=rounds, callbacks=[watch]).fit(module, datamodule=data)
+    quick_trainer(epochs=rounds, callbacks=[watch]).fit(module, datamodule=data)
     return watch.before, watch.after, watch.records
 
 
@@ -197,15 +205,15 @@ class _Watch(L.Callback):
         return table
 
 
-def _base(folder: Path) -> BaseModel:
+def base_at(folder: Path) -> BaseModel:
     return BaseModel(str(folder), quantization="none", dtype="float32")
 
 
-def _evaluation() -> Sampling:
+def evaluation() -> Sampling:
     return Sampling(temperature=1.0, max_new_tokens=90, batch_size=256)
 
 
-def _trainer(*, epochs: int, **settings: object) -> L.Trainer:
+def quick_trainer(*, epochs: int, **settings: object) -> L.Trainer:
     return L.Trainer(
         max_epochs=epochs,
         num_sanity_val_steps=0,
