@@ -110,7 +110,7 @@ class _Lessons(LessonData):
     """A student's lessons, which are made here."""
 
     def __init__(self, known: Mapping[str, float], count: int, seed: int) -> None:
-        super().__init__(source(), None, DOMAINS, validation=4, seed=seed)
+        super().__init__(source(), None, DOMAINS, other_lessons=0, validation=4, seed=seed)
         self.known = known
         self.count = count
 
