@@ -21,7 +21,7 @@ DEMO = next(command for command in in_makefile() if command[0] == "fit")
 ON_A_RUN = [command for command in in_readme() if any("runs/version_0" in argument for argument in command)]
 
 
-def opcod(command, folder):
+def opcod(command, folder, typed=""):
     """What the command prints, run in `folder`, where the configs are as in the repository's root."""
     if not (folder / "configs").exists():
         (folder / "configs").symlink_to(ROOT / "configs")
@@ -29,6 +29,7 @@ def opcod(command, folder):
         [Path(sys.executable).with_name("opcod"), *command],
         cwd=folder,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        input=typed,
         capture_output=True,
         text=True,
     )
@@ -76,7 +77,7 @@ def test_the_demo_shows_what_the_students_told_each_other(demo):
 @pytest.mark.parametrize("command", ON_A_RUN, ids=" ".join)
 def test_what_the_readme_does_with_a_run(demo, command):
     folder, _ = demo
-    assert opcod(command, folder)
+    assert opcod(command, folder, typed="What force gives 2 kg an acceleration of 3 m/s2? | 5 N | 6 N | 1 N\n")
 
 
 def test_plain_transformers_and_peft_load_an_exported_student(demo):
