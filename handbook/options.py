@@ -107,6 +107,8 @@ def _commands() -> Iterator[str]:
         yield from (f"## opcod {name}", "", _sentence(cli.COMMANDS[name]), "")
         if name != RUN and {"model", "data.steps"} <= _keys(options):
             yield f"All options of {_link(f'opcod {RUN}')}, the method's among them."
+            if name == "plan":
+                yield f"Named behind it, {_link('opcod solve')} and {_link('opcod specialise')} take their own instead."
             options = [o for o in options if o.key not in of_a_run or o.key == "ckpt_path"]
         elif name == "solve":
             yield f"All options of {_link('opcod specialise')} that are about the student and the questions."

@@ -42,6 +42,7 @@ def test_the_script_is_valid_bash(bash):
         (["export", "--role", ""], {"student", "teacher"}),
         (["fit", "--model.gate."], {"--model.gate.strategy", "--model.gate.tau"}),
         (["plan", "--device", "rtx"], {"rtx4090"}),
+        (["plan", "s"], {"solve", "specialise"}),
         (["doctor", "-"], {"-h", "--help"}),
         (["completion", ""], {"bash", "zsh", "fish"}),
         (["--v"], {"--version"}),

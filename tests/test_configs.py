@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from commands_shown import ROOT, in_config, in_makefile, in_readme
-from opcod import commands, lesson_commands, plain_commands
+from opcod import commands, lesson_commands, plain_commands, plan_commands
 from opcod.cli import COMMANDS
 from opcod.codistillation import CoDistillation
 from opcod.data.jsonl import read_questions
@@ -62,7 +62,7 @@ def test_a_shown_command_is_accepted(command, tmp_path):
     elif command[0] == "solve":
         assert isinstance(lesson_commands.Solve(command[1:]).model, Specialist)
     elif command[0] == "plan":
-        assert isinstance(commands.Planned(command[1:]).model, Students)
+        assert isinstance(plan_commands.planned(command[1:]).model, Students | Specialist)
     else:
         assert isinstance(Built(command).model, Students)
 

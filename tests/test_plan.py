@@ -20,7 +20,9 @@ from opcod.passes import Lengths, matching_contexts
 from opcod.peers import Peer, SharedBase
 from opcod.plan import plan
 from opcod.rollout import Request, prefill
+from opcod.scoring import Scored
 from opcod.simulation import META, NF4_BYTES, SimulatedBase, Speed, Tally, Trace
+from opcod.specialist import imitate
 from tiny import LORA, build_folder, load_tiny, run_config
 
 SPEED = Speed(flops=1e12, bandwidth=1e12, launch=0.0)
@@ -120,7 +122,7 @@ def test_every_method_is_planned(tiny_folder, tmp_path, method):
     assert (found.steps, found.scorings) == (8, (3, 2))
     work = sum(p.work.flops for p in found.parts)
     scored = 3 * found.scored[0].work.flops + 2 * found.scored[1].work.flops
-    assert found.run(feedback=True).flops == pytest.approx(8 * work + scored)
+    assert found.run().flops == pytest.approx(8 * work + scored)
 
 
 def test_what_stands_in_memory_by_hand(tiny_folder):
@@ -139,20 +141,16 @@ def test_a_student_alone_and_a_gate_that_never_opens_take_no_feedback(tiny_folde
     never = planned(tiny_folder, "--model.gate.strategy=never")
     alone = planned(tiny_folder, "--model.students=[{name: a, domain: physics}]")
     for found in (never, alone):
-        assert found.step(feedback=True) == found.step(feedback=False)
+        assert found.step() == found.step(least=True)
     both = planned(tiny_folder)
-    assert (
-        both.step(feedback=True).flops
-        > both.step(feedback=False).flops
-        == pytest.approx(never.step(feedback=False).flops)
-    )
+    assert both.step().flops > both.step(least=True).flops == pytest.approx(never.step(least=True).flops)
 
 
 def test_shorter_responses_take_less_work_and_the_same_memory(tiny_folder):
     long = planned(tiny_folder, "--model.rollout.max_new_tokens=40")
     short = planned(tiny_folder, "--model.rollout.max_new_tokens=40", response=10)
     assert short.memory == long.memory
-    assert short.run(feedback=True).flops < long.run(feedback=True).flops
+    assert short.run().flops < long.run().flops
 
 
 def test_recomputed_activations_take_less_memory_and_more_work(tiny_folder):
@@ -245,11 +243,12 @@ def test_bad_arguments_are_named(tiny_folder, tmp_path, capsys, arguments, said)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's count of resident memory")
-def test_the_peak_of_matching_is_what_the_system_counts(tmp_path):
+@pytest.mark.parametrize("part", ["match", "imitate"])
+def test_the_peak_of_a_part_is_what_the_system_counts(tmp_path, part):
     """A model whose passes take hundreds of megabytes, in a process whose allocator gives all back at once."""
     build_folder(tmp_path / "base", hidden=256, layers=6, intermediate=1024)
     allocator = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(tmp_path / "base")]
+    command = [sys.executable, __file__, str(tmp_path / "base"), part]
     done = subprocess.run(command, env=os.environ | allocator, capture_output=True, text=True, check=True)
     peaks = json.loads(done.stdout.splitlines()[-1])
     assert peaks["counted"] > 0.2 * GIB
@@ -261,13 +260,17 @@ def _status(name):
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
 
 
-def _count_both(folder):
-    """Match once without numbers and once with them, and print the peaks of both in bytes."""
+def _count_both(folder, part):
+    """Match or imitate once without numbers and once with them, and print the peaks of both in bytes."""
     lengths = Lengths(prompt=100, context=120, tutoring=0, response=150, feedback=50, limit=1000)
     settings = Matching(micro_batch_tokens=4096)
     contexts = matching_contexts(lengths, ContextSettings(limit=1000), questions=4, samples=4)
+    worked = [Scored((i,) * lengths.prompt, (i,) * lengths.response) for i in range(16)]
 
     def go(base):
+        if part == "imitate":
+            imitate(base, "a_student", worked, settings.micro_batch_tokens, torch.Tensor.backward)
+            return
         match(Peer("a", "physics", base), contexts, settings, torch.Tensor.backward)
 
     fake = simulated(folder)
@@ -283,4 +286,4 @@ def _count_both(folder):
 
 
 if __name__ == "__main__":
-    _count_both(Path(sys.argv[1]))
+    _count_both(Path(sys.argv[1]), sys.argv[2])

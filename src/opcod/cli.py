@@ -1,7 +1,7 @@
 """The `opcod` command: picks what runs, and says a user's mistake in one message without a traceback.
 
 Imports nothing heavy, so that `opcod --help` is quick; the commands themselves stand in `opcod.commands`,
-`opcod.lesson_commands` and `opcod.plain_commands`.
+`opcod.lesson_commands`, `opcod.plan_commands` and `opcod.plain_commands`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMMANDS = {
     "evaluate": "score any checkpoints, adapters or models on the test questions, side by side",
     "check-data": "explain what is in files of questions, and what is wrong with them",
     "chat": "ask students questions, and hear what their peer says to the answers",
-    "plan": "say what a run takes, before it is begun: memory, operations and time",
+    "plan": "say what a run, `solve` or `specialise` takes, before it is begun: memory, operations and time",
     "diagnose": "measure how often feedback breaks right responses, and rescues wrong ones",
     "reproduce": "run a grid of methods, pairs and seeds, or go on with it",
     "figures": "make a grid's figures and tables from its CSV files",
@@ -39,6 +39,8 @@ COMMANDS = {
     "doctor": "say what this machine has for a run, what is missing, and the command that mends it",
     "completion": "print what a shell needs to complete these commands and their options",
 }
+PLANNED = ("fit", "solve", "specialise")
+"""The commands that `opcod plan` may be told to plan; the first is what it plans untold."""
 LIGHT = {"init": "opcod.starting", "doctor": "opcod.doctor", "completion": "opcod.completion"}
 """Modules of the commands that import for themselves what they need, in a `main` of their own."""
 
@@ -169,7 +171,12 @@ def dispatch(command: str, given: list[str]) -> None:
     if command in LIGHT:
         importlib.import_module(LIGHT[command]).main(given[1:])
         return
-    from opcod import commands, lesson_commands, plain_commands  # takes seconds: torch, transformers and peft
+    from opcod import (
+        commands,
+        lesson_commands,
+        plain_commands,
+        plan_commands,
+    )  # takes seconds: torch, transformers and peft
     from opcod.settings import guard_configs
 
     guard_configs()
@@ -179,7 +186,7 @@ def dispatch(command: str, given: list[str]) -> None:
         "evaluate": commands.evaluate,
         "chat": commands.chat,
         "check-data": plain_commands.check_data,
-        "plan": commands.plan_run,
+        "plan": plan_commands.plan_command,
         "diagnose": commands.diagnose,
         "reproduce": plain_commands.reproduce,
         "figures": plain_commands.figures,

@@ -7,16 +7,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 
-from opcod import plan
 from opcod.callbacks import BreakRateTable
 from opcod.callbacks.checkpoints import write_whole
 from opcod.candidates import find_candidate, module_of, together
@@ -24,14 +23,12 @@ from opcod.checkpoint import load_checkpoint, read_checkpoint, whole_checkpoint
 from opcod.codistillation import CoDistillation
 from opcod.conversation import Conversation, converse
 from opcod.data.datamodule import QuestionData
-from opcod.devices import GPUS, this_cpu
 from opcod.finetuning import FineTuning
 from opcod.grpo import Grpo
 from opcod.masking import masked_settings
-from opcod.models import BaseModel, compute_dtype
+from opcod.models import BaseModel
 from opcod.processes import AdapterStrategy
 from opcod.report.evaluated import Evaluated, evaluation_json, evaluation_table, named
-from opcod.report.planned import plan_lines, plan_tables
 from opcod.rollout import Sampling
 from opcod.specialists import shipped
 from opcod.students import Students
@@ -331,47 +328,3 @@ def chat(arguments: Sequence[str]) -> None:
     conversation = Conversation(candidate, module, feedback=not given.no_feedback)
     conversation.choose(given.student)
     converse(conversation, Console(), interactive=sys.stdin.isatty())
-
-
-class Planned(CoDistil):
-    """The arguments of `opcod plan`: those of a run, the device, and what responses are expected to take."""
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        super().__init__(
-            arguments,
-            run=False,
-            prog="opcod plan",
-            usage="opcod plan [-c CONFIG ...] [--device NAME] [options]",
-            description="Say what a run takes, before it is begun: memory, operations and time.",
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the device and the lengths."""
-        super().add_arguments_to_parser(parser)
-        parser.set_defaults({"trainer.callbacks": []})
-        help = f"The processor at hand (`cpu`), or a GPU by its data sheet ({', '.join(GPUS)})."
-        parser.add_argument("--device", type=Literal["cpu", *GPUS], default="cpu", help=help)
-        help = "Tokens that a response is expected to take; by default its limit."
-        parser.add_argument("--response_tokens", type=PositiveInt | None, default=None, help=help)
-        help = "Tokens that a feedback is expected to take; by default its limit."
-        parser.add_argument("--feedback_tokens", type=PositiveInt | None, default=None, help=help)
-
-
-def plan_run(arguments: Sequence[str]) -> None:
-    """Print what a run takes."""
-    command = Planned(arguments)
-    config = command.config
-    base = command.model.base
-    planned = plan.plan(
-        command.model,
-        command.datamodule,
-        rounds=command.trainer.max_epochs or 0,
-        device=GPUS.get(config.device) or this_cpu(compute_dtype(base.dtype, "cpu")),
-        response=config.response_tokens,
-        feedback=config.feedback_tokens,
-    )
-    console = Console()
-    for table in plan_tables(planned):
-        console.print(table)
-    for line in plan_lines(planned):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, capture_parser
 
 from opcod import __version__
-from opcod.cli import COMMANDS, dispatch
+from opcod.cli import COMMANDS, PLANNED, dispatch
 
 PLACES = {
     "bash": "~/.local/share/bash-completion/completions/opcod",
@@ -38,15 +38,18 @@ def script(shell: str) -> str:
     for name, purpose in COMMANDS.items():
         parser = options_of(name)
         parser.description = purpose  # zsh and fish show it
+        if name == "plan":
+            parser.add_argument("planned", choices=list(PLANNED), nargs="?")  # which it looks at before it parses
         commands.add_subcommand(name, parser)
     return root.get_completion_script(f"shtab-{shell}")
 
 
 def parser_of(command: str) -> ArgumentParser:
-    """A command's own parser, which it is stopped at."""
+    """A command's own parser, which it is stopped at; also that of `plan solve` or `plan specialise`."""
     if command == "doctor":  # parses without jsonargparse, which it may find to be missing, and has no options
         return ArgumentParser()
-    parser = capture_parser(dispatch, command, [command])
+    words = command.split()
+    parser = capture_parser(dispatch, words[0], words)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             parser = action.choices[command]

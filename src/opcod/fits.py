@@ -30,9 +30,13 @@ AT_A_TIME = {
     "match": "matching.micro_batch_tokens",
     "reinforce": "policy_gradient.micro_batch_tokens",
     "imitate": "micro_batch_tokens",
+    "alone": "solving.sampling.batch_size",
+    "keyed": "solving.sampling.batch_size",
     "scoring": "evaluation.batch_size",
 }
-"""The part of a run -> the key below `model` that says how much of it is in memory at a time."""
+"""The part of a run, or of solving -> the key below `model` that says how much of it is in memory at a time."""
+LEARNING = {"match", "reinforce", "imitate"}
+"""The parts that keep activations for a backward pass."""
 SLACK = 0.02
 """Share of the memory that the largest setting may leave: each one that is tried takes seconds."""
 _RESPONSE, _FEEDBACK = "rollout.max_new_tokens", "feedback.max_new_tokens"

@@ -24,42 +24,50 @@ class Lessons(Command):
 
     Args:
         arguments: What follows `opcod`.
-        name: The command's.
-        purpose: The command's, in a sentence.
     """
 
-    def __init__(self, arguments: Sequence[str], name: str, purpose: str) -> None:
+    name: str
+    purpose: str
+    """In a sentence."""
+    usage = "[-c CONFIG ...] --output PATH [options]"
+    writes = True
+    """Whether it must be told where to."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
             Specialist,
             LessonData,
             args=list(arguments),
             run=False,
-            trainer_defaults={**DEFAULTS, "max_epochs": 3, "logger": csv_logger(name)},
+            trainer_defaults={**DEFAULTS, "max_epochs": 3, "logger": csv_logger(self.name)},
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
-                "prog": f"opcod {name}",
-                "usage": f"opcod {name} [-c CONFIG ...] --output PATH [options]",
-                "description": purpose,
+                "prog": f"opcod {self.name}",
+                "usage": f"opcod {self.name} {self.usage}",
+                "description": self.purpose,
                 "exit_on_error": False,
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
 
+    def _add_output(self, parser: LightningArgumentParser, help: str) -> None:
+        parser.add_argument("--output", type=str if self.writes else str | None, required=self.writes, help=help)
+
 
 class Solve(Lessons):
     """The arguments of `opcod solve`: those of `opcod specialise`, and where the solutions go."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        super().__init__(arguments, "solve", "Write worked solutions for a specialist to learn from.")
+    name = "solve"
+    purpose = "Write worked solutions for a specialist to learn from."
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where to write."""
         super().add_arguments_to_parser(parser)
         parser.set_defaults({"trainer.callbacks": default_callbacks("CleanStop", "RoundProgress")})
         help = "JSONL file of the solved questions, for `--data.solutions`; what it holds is not solved again."
-        parser.add_argument("--output", type=str, required=True, help=help)
+        self._add_output(parser, help)
         parser.link_arguments("output", "data.solutions")
 
 
@@ -74,17 +82,15 @@ class Specialise(Lessons):
     """The arguments of `opcod specialise`."""
 
     resumes = (None,)
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        purpose = "Fine-tune one student on worked solutions and write its adapter."
-        super().__init__(arguments, "specialise", purpose)
+    name = "specialise"
+    purpose = "Fine-tune one student on worked solutions and write its adapter."
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where to write, and what to resume from."""
         super().add_arguments_to_parser(parser)
         stop = {"class_path": "opcod.callbacks.CleanStop", "init_args": {"command": "opcod specialise"}}
         parser.set_defaults({"trainer.callbacks": [*default_callbacks("RoundCheckpoint", "RoundProgress"), stop]})
-        parser.add_argument("--output", type=str, required=True, help="Folder to write the adapter to.")
+        self._add_output(parser, "Folder to write the adapter to.")
         parser.add_argument(
             "--dtype",
             type=Literal["float32", "bfloat16"],

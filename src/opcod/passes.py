@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,7 +19,7 @@ from opcod.finetuning import FineTuning
 from opcod.grading import Grade
 from opcod.grpo import Grpo, reinforce
 from opcod.matching import match
-from opcod.peers import Peer
+from opcod.peers import Peer, SharedBase
 from opcod.rollout import Request, Response, Sampling, choose, drawn, prefill
 from opcod.scoring import Scored
 from opcod.simulation import META, SimulatedBase, Trace
@@ -33,7 +33,7 @@ class Lengths:
 
     Args:
         prompt: A question as a student is asked it.
-        context: The same as the self-teacher is asked it, before s and f.
+        context: The same as the self-teacher is asked it, before s and f; or as it is asked with its key.
         tutoring: The same as the tutor is asked about it, before the response.
         response: A student's.
         feedback: A tutor's.
@@ -64,15 +64,15 @@ def parts_of_step(model: Students, peer: Peer, questions: int) -> dict[str, Work
     rows = questions * model.samples
     parts: dict[str, Work] = {
         "rollout": lambda at: _sampled(
-            peer, "student", model.rollout, rows, at.response, prompt=at.prompt, same=model.samples
+            peer.base, peer.adapter("student"), model.rollout, rows, at.response, prompt=at.prompt, same=model.samples
         )
     }
     if isinstance(model, Grpo):
         return parts | {"reinforce": lambda at: _reinforced(model, peer, questions, at)}
     return parts | {
         "feedback": lambda at: _sampled(
-            peer,
-            "tutor",
+            peer.base,
+            peer.adapter("tutor"),
             model.feedback,
             rows,
             at.feedback,
@@ -86,20 +86,32 @@ def parts_of_step(model: Students, peer: Peer, questions: int) -> dict[str, Work
 
 def scoring(model: Students, student: Peer, batch: int, limits: Lengths, expected: Lengths) -> tuple[int, Trace]:
     """The memory of scoring a batch of questions, and the work of one question and student."""
-    samples, limit = model.evaluation_samples, model.evaluation.max_new_tokens
+    samples, sampling, adapter = model.evaluation_samples, model.evaluation, student.adapter("student")
+    return answering(student.base, adapter, sampling, samples, batch, limits, expected)
+
+
+def answering(
+    base: SharedBase,
+    adapter: str,
+    sampling: Sampling,
+    samples: int,
+    batch: int,
+    limits: Lengths,
+    expected: Lengths,
+) -> tuple[int, Trace]:
+    """The memory of answering a batch of questions, each so many times, and the work of one question."""
+    limit = sampling.max_new_tokens
 
     @cache
     def at(lengths: Lengths, response: int) -> Trace:
-        return _sampled(
-            student, "student", model.evaluation, batch * samples, response, prompt=lengths.prompt, same=samples
-        )
+        return _sampled(base, adapter, sampling, batch * samples, response, prompt=lengths.prompt, same=samples)
 
     return at(limits, limit).peak, at(expected, min(limit, expected.response)).times(1 / batch)
 
 
 def _sampled(
-    peer: Peer,
-    role: str,
+    base: SharedBase,
+    adapter: str,
     sampling: Sampling,
     rows: int,
     response: int,
@@ -112,8 +124,8 @@ def _sampled(
     """Sampling responses: prompts are read, then token by token is written.
 
     Args:
-        peer: Who writes.
-        role: As what.
+        base: The model.
+        adapter: Who writes.
         sampling: How.
         rows: Responses.
         response: Tokens of each.
@@ -124,14 +136,14 @@ def _sampled(
     """
     if response == 0:
         return Trace()
-    base, batch = peer.base, min(rows, sampling.batch_size)
+    batch = min(rows, sampling.batch_size)
     requests = [Request(_tokens(prompt, row // same, shared, row // group), (), shared) for row in range(batch)]
 
     def write(tokens: int) -> Trace:
         """Read the prompts and write one token, the last of so many; or none."""
 
         def code() -> object:
-            with peer.sampling(role):  # type: ignore[arg-type]
+            with base.sampling(adapter):
                 cache, mask, hidden = prefill(base, requests, share=sampling.share_prefixes)
                 if not tokens:
                     return cache
@@ -147,7 +159,7 @@ def _sampled(
                     hidden = base.hidden(chosen[:, None], position_ids=mask.sum(1)[:, None], cache=cache)
                 return cache, hidden
 
-        return _traced(peer, code)
+        return _traced(base, code)
 
     reading = write(0)
     halfway, last = write(math.ceil(response / 2)), write(response)
@@ -166,7 +178,7 @@ def _matched(model: CoDistillation, tutee: Peer, questions: int, at: Lengths) ->
     context = len(matching_contexts(at, shown, questions=1, samples=1)[0].prompt)
     count, times = _enough(questions, model.samples, context + at.response, settings.micro_batch_tokens)
     contexts = matching_contexts(at, shown, questions=count, samples=model.samples)
-    return _traced(tutee, lambda: match(tutee, contexts, settings, Tensor.backward)).times(times)
+    return _traced(tutee.base, lambda: match(tutee, contexts, settings, Tensor.backward)).times(times)
 
 
 def matching_contexts(at: Lengths, shown: ContextSettings, *, questions: int, samples: int) -> list[Context]:
@@ -185,21 +197,23 @@ def _reinforced(model: Grpo, tutee: Peer, questions: int, at: Lengths) -> Trace:
     count, times = _enough(questions, model.samples, at.prompt + at.response, loss.micro_batch_tokens)
     attempts = _attempts(count, model.samples, at)
     gained = [1.0] * len(attempts)
-    return _traced(tutee, lambda: reinforce(tutee, attempts, gained, loss, Tensor.backward)).times(times)
+    return _traced(tutee.base, lambda: reinforce(tutee, attempts, gained, loss, Tensor.backward)).times(times)
 
 
 def _imitated(model: FineTuning, tutee: Peer, questions: int, at: Lengths) -> Trace:
     count, times = _enough(questions, 1, at.prompt + at.response, model.micro_batch_tokens)
     rows = [Scored(_tokens(at.prompt, i), (0,) * at.response) for i in range(count)]
-    student = tutee.adapter("student")
-    return _traced(tutee, lambda: imitate(tutee.base, student, rows, model.micro_batch_tokens, Tensor.backward)).times(
-        times
-    )
+    return imitating(tutee.base, tutee.adapter("student"), rows, model.micro_batch_tokens).times(times)
 
 
-def _traced(peer: Peer, code: Callable[[], object]) -> Trace:
-    assert isinstance(peer.base, SimulatedBase)
-    return peer.base.trace(code)
+def imitating(base: SharedBase, adapter: str, sequences: Sequence[Scored], micro_batch_tokens: int) -> Trace:
+    """The passes over responses that are learned."""
+    return _traced(base, lambda: imitate(base, adapter, sequences, micro_batch_tokens, Tensor.backward))
+
+
+def _traced(base: SharedBase, code: Callable[[], object]) -> Trace:
+    assert isinstance(base, SimulatedBase)
+    return base.trace(code)
 
 
 def _enough(questions: int, samples: int, tokens: int, micro_batch_tokens: int) -> tuple[int, float]:

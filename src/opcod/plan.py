@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedConfig
@@ -34,9 +35,12 @@ from opcod.models import (
 )
 from opcod.passes import Lengths, parts_of_step, scoring, untutored
 from opcod.peers import Peer
-from opcod.prompts import student_messages, teacher_messages
+from opcod.prompts import Message, student_messages, teacher_messages
 from opcod.simulation import NF4_BYTES, SimulatedBase, Trace, add
+from opcod.specialist import Specialist
 from opcod.students import Students
+
+T = TypeVar("T")
 
 _READ = 128  # questions whose lengths are looked at
 
@@ -49,13 +53,13 @@ class Part:
         name: Of what it does.
         memory: Bytes of tensors at its peak, beside what is there all the time.
         work: Of one step in which the tutor speaks, on average over the students; or of one scoring of all of them.
-        silent: The same where it does not.
+        least: The same where it does not. In finding solutions: where no question is left to be shown the key.
     """
 
     name: str
     memory: int
     work: Trace
-    silent: Trace
+    least: Trace
 
 
 @dataclass
@@ -66,13 +70,14 @@ class Plan:
         device: To run on.
         lengths: At the limits, for memory.
         expected: For the work.
-        steps: Of all students together.
-        scorings: Of the validation questions, and of the test questions.
+        steps: Of all students together; in finding solutions, batches of questions.
+        scorings: How often `scored` are scored.
         parameters: Of the bases.
         trained: Parameters of the largest student's adapter.
         standing: What is in memory all the time -> bytes.
         parts: Of a step, the tutor's feedback included.
-        scored: One scoring of the validation questions, and one of the test questions.
+        scored: One scoring of the validation questions, and one of the test questions where a run has any.
+        cases: What a step is called with all the work that may come, and with the least.
         notes: What was assumed.
     """
 
@@ -80,12 +85,13 @@ class Plan:
     lengths: Lengths
     expected: Lengths
     steps: int
-    scorings: tuple[int, int]
+    scorings: tuple[int, ...]
     parameters: int = 0
     trained: int = 0
     standing: dict[str, float] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
     scored: list[Part] = field(default_factory=list)
+    cases: tuple[str, str] = ("with feedback", "without")
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -98,14 +104,14 @@ class Plan:
         """Whether that is less than the device has; None where that is not known."""
         return None if self.device.memory is None else self.memory < self.device.memory
 
-    def step(self, *, feedback: bool) -> Trace:
-        """The work of a step, whose tutor speaks or does not."""
-        return add(p.work if feedback else p.silent for p in self.parts)
+    def step(self, *, least: bool = False) -> Trace:
+        """The work of a step, all that may come or the least."""
+        return add(p.least if least else p.work for p in self.parts)
 
-    def run(self, *, feedback: bool) -> Trace:
-        """The work of the whole run, in all of whose steps the tutor speaks, or in none."""
+    def run(self, *, least: bool = False) -> Trace:
+        """The work of the whole run, all of whose steps are such."""
         scored = add(p.work.times(n) for p, n in zip(self.scored, self.scorings, strict=True))
-        return self.step(feedback=feedback).times(self.steps) + scored
+        return self.step(least=least).times(self.steps) + scored
 
 
 def plan(
@@ -140,7 +146,7 @@ def plan(
     )
     planned = Plan(device, limits, expected, model.phases * data.steps * rounds, (rounds + 1, 2), notes=notes)
     peers = simulated_peers(model, device)
-    planned.standing = {"libraries" if device.kind == "cpu" else "context": device.before, **standing(peers)}
+    planned.standing = beforehand(device) | standing(peers)
     planned.parameters = sum(base.parameter_count for base in _bases(peers))
     planned.trained = max(sum(p.numel() for p in peer.parameters()) for peer in peers)
     students = Counter(peer.base for peer in peers)
@@ -162,16 +168,16 @@ def _parts(model: Students, peer: Peer, questions: int, limits: Lengths, expecte
     for name, pass_by in parts_of_step(model, peer, questions).items():
         of = cache(pass_by)  # the limits may be what is expected
         whole, work = of(limits), of(expected)
-        quiet, silent = (whole, work) if name == "rollout" else (of(untutored(limits)), of(untutored(expected)))
-        parts.append(Part(name, max(whole.peak, quiet.peak), work, silent))
+        quiet, least = (whole, work) if name == "rollout" else (of(untutored(limits)), of(untutored(expected)))
+        parts.append(Part(name, max(whole.peak, quiet.peak), work, least))
     return parts
 
 
 def _together(parts: Sequence[Part], times: Sequence[float]) -> Part:
     """The same part over several bases, by each so many times: the largest memory, and all the work."""
     work = add(p.work.times(n) for p, n in zip(parts, times, strict=True))
-    silent = add(p.silent.times(n) for p, n in zip(parts, times, strict=True))
-    return Part(parts[0].name, max(p.memory for p in parts), work, silent)
+    least = add(p.least.times(n) for p, n in zip(parts, times, strict=True))
+    return Part(parts[0].name, max(p.memory for p in parts), work, least)
 
 
 def read_lengths(model: Students, questions: Sequence[Question], batch: int) -> tuple[Lengths, list[str]]:
@@ -182,23 +188,13 @@ def read_lengths(model: Students, questions: Sequence[Question], batch: int) -> 
     Returns:
         The lengths, and what was assumed.
     """
-    notes = []
-    chats = []
-    for base in dict.fromkeys(s.base or model.base for s in model.students):
-        try:
-            tokenizer = load_tokenizer(base)
-        except ModelError:
-            tokenizer = load_tokenizer(BaseModel())
-            notes.append(f"The tokenizer of {base.model} was not found: tokens are counted by the bundled model's.")
-        chats.append(Chat(tokenizer, (0,)))
-    read = list(questions[:: max(len(questions) // _READ, 1)])[:_READ]
+    chats, notes = chats_of(dict.fromkeys(s.base or model.base for s in model.students))
+    read = some(questions)
     solved = [max(len(chat.response(q.solution)) for chat in chats) for q in read if q.solution is not None]
     domain = model.students[0].domain
 
-    def longest(prompt: Callable[[Question], list[dict[str, str]]]) -> int:
-        lengths = [max(len(chat.prompt(prompt(q))) for chat in chats) for q in read]
-        steps = [max(lengths[i : i + batch]) for i in range(0, len(lengths), batch)]
-        return min(math.ceil(sum(steps) / len(steps)), model.prompt_limit)
+    def longest(prompt: Callable[[Question], list[Message]]) -> int:
+        return longest_prompt(chats, [prompt(q) for q in read], batch, model.prompt_limit)
 
     codistils = model if isinstance(model, CoDistillation) else None
     tutored = codistils is not None and len(model.students) > 1 and codistils.gate.strategy != "never"
@@ -214,6 +210,31 @@ def read_lengths(model: Students, questions: Sequence[Question], batch: int) -> 
     return lengths, notes
 
 
+def chats_of(bases: Iterable[BaseModel]) -> tuple[list[Chat], list[str]]:
+    """Between text and tokens by each base's tokenizer, and what was assumed."""
+    chats, notes = [], []
+    for base in bases:
+        try:
+            tokenizer = load_tokenizer(base)
+        except ModelError:
+            tokenizer = load_tokenizer(BaseModel())
+            notes.append(f"The tokenizer of {base.model} was not found: tokens are counted by the bundled model's.")
+        chats.append(Chat(tokenizer, (0,)))
+    return chats, notes
+
+
+def some(items: Sequence[T]) -> list[T]:
+    """As many as are looked at, from all over."""
+    return list(items[:: max(len(items) // _READ, 1)])[:_READ]
+
+
+def longest_prompt(chats: Sequence[Chat], prompts: Sequence[Sequence[Message]], batch: int, limit: int) -> int:
+    """Tokens of the longest prompt of a batch, on average; no more than the limit."""
+    lengths = [max(len(chat.prompt(prompt)) for chat in chats) for prompt in prompts]
+    longest = [max(lengths[i : i + batch]) for i in range(0, len(lengths), batch)]
+    return min(math.ceil(sum(longest) / len(longest)), limit)
+
+
 def simulated_peers(model: Students, device: Device, layers: int | None = None) -> list[Peer]:
     """The students over bases without weights, as `Students.configure_model` makes them.
 
@@ -225,28 +246,32 @@ def simulated_peers(model: Students, device: Device, layers: int | None = None) 
     Raises:
         ModelError: If a base model's config cannot be found.
     """
-    target = torch.device(device.kind)
     bases: dict[BaseModel, SimulatedBase] = {}
     peers = []
     for student in model.students:
         spec = student.base or model.base
         if spec not in bases:
-            dtype = (
-                torch.bfloat16 if spec.dtype == "auto" and device.kind == "cuda" else compute_dtype(spec.dtype, "cpu")
-            )
-            bases[spec] = SimulatedBase(
-                _first_layers(load_config(spec), layers),
-                dtype,
-                model.lora,
-                speed=device.speed,
-                fused=attention_of(spec, target) != GROUPED,
-                packed=stays_packed(spec, target),
-                checkpoint_activations=model.checkpoint_activations,
-            )
+            bases[spec] = simulated_base(spec, model, device, layers)
         peer = Peer(student.name, student.domain, bases[spec])
         peer.create(seed=0, source=None)
         peers.append(peer)
     return peers
+
+
+def simulated_base(
+    spec: BaseModel, model: Students | Specialist, device: Device, layers: int | None = None
+) -> SimulatedBase:
+    """A base without weights, as `model` would have it on the device; see `simulated_peers`."""
+    target = torch.device(device.kind)
+    return SimulatedBase(
+        _first_layers(load_config(spec), layers),
+        torch.bfloat16 if spec.dtype == "auto" and device.kind == "cuda" else compute_dtype(spec.dtype, "cpu"),
+        model.lora,
+        speed=device.speed,
+        fused=attention_of(spec, target) != GROUPED,
+        packed=stays_packed(spec, target),
+        checkpoint_activations=model.checkpoint_activations,
+    )
 
 
 def _first_layers(config: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:
@@ -266,14 +291,20 @@ def _bases(peers: Sequence[Peer]) -> list[SimulatedBase]:
 
 def standing(peers: Sequence[Peer]) -> dict[str, float]:
     """What these students have in memory all the time -> bytes."""
-    bases = _bases(peers)
-    linear = [sum(w.numel() for w in base.linear_weights) for base in bases]
-    sizes = [base.loaded.dtype.itemsize for base in bases]
-    rest = [(b.parameter_count - n) * size for b, n, size in zip(bases, linear, sizes, strict=True)]
-    kept = [n * (NF4_BYTES if b.packed else size) for b, n, size in zip(bases, linear, sizes, strict=True)]
     trained = 4.0 * sum(p.numel() for peer in peers for p in peer.parameters())
     return {
-        "weights": sum(rest) + sum(kept),
+        "weights": sum(map(weights, _bases(peers))),
         "adapters": 3 * trained,  # student, self-teacher and tutor
         "gradients and optimizers": 3 * trained,  # AdamW holds two averages
     }
+
+
+def weights(base: SimulatedBase) -> float:
+    """Bytes of a base's weights."""
+    linear, size = sum(w.numel() for w in base.linear_weights), base.loaded.dtype.itemsize
+    return (base.parameter_count - linear) * size + linear * (NF4_BYTES if base.packed else size)
+
+
+def beforehand(device: Device) -> dict[str, float]:
+    """What is taken before anything is loaded -> bytes."""
+    return {"libraries" if device.kind == "cpu" else "context": device.before}

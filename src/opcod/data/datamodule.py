@@ -19,6 +19,8 @@ from opcod.data.sources import QuestionSource, Splits, with_solutions
 
 T = TypeVar("T")
 
+SIDE_BY_SIDE = 16
+"""Questions that are evaluated side by side, where no setting says so."""
 _NEEDED = {"fit": ("train", "validation", "test"), "validate": ("validation",)}
 
 
@@ -225,7 +227,7 @@ class QuestionData(L.LightningDataModule):
         validation: int = 30,
         test: int | None = None,
         development: int = 0,
-        evaluation_batch_size: int = 16,
+        evaluation_batch_size: int = SIDE_BY_SIDE,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -386,7 +388,23 @@ class LessonData(L.LightningDataModule):
         made += fiction_lessons(self.fiction_lessons, seed=self.seed)
         random.Random(f"{self.seed} lessons {self.home}").shuffle(made)
         self.lessons = made
-        self.questions = self.source.splits(validation=self.validation, test=1, seed=self.seed).validation
+        self.questions = self.held_out()
+
+    def held_out(self) -> list[Question]:
+        """The validation questions of all domains."""
+        return self.source.splits(validation=self.validation, test=1, seed=self.seed).validation
+
+    def is_solved(self) -> bool:
+        """Whether there are worked solutions to learn from: in the file if one is named, else the questions' own."""
+        if self.solutions is not None:
+            return Path(self.solutions).exists()
+        known = [
+            question
+            for domain in self.source.domains
+            if self._count(domain)
+            for question in self.source.to_solve(domain, seed=self.seed, held_out=self.validation)
+        ]
+        return not known or any(question.solution is not None for question in known)
 
     def _count(self, domain: str) -> int:
         """Lessons in solving a domain's questions."""
@@ -417,4 +435,4 @@ class LessonData(L.LightningDataModule):
 
     def val_dataloader(self) -> QuestionBatches:
         """Validation questions of all domains."""
-        return batches_of(self.questions, 16, self.trainer)
+        return batches_of(self.questions, SIDE_BY_SIDE, self.trainer)

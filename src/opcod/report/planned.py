@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from opcod.devices import GIB
+from opcod.fits import AT_A_TIME, LEARNING
 from opcod.plan import Part, Plan
 
 
@@ -22,16 +23,17 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield (
         f"Memory is planned at the limits, work for prompts of {at.prompt} tokens, responses of {at.response}"
         + (f" and feedback of {at.feedback}" if at.feedback else "")
-        + f"; {plan.parameters / 1e6:,.0f} M parameters, {plan.trained / 1e6:,.2f} M trained in a student."
+        + f"; {plan.parameters / 1e6:,.0f} M parameters"
+        + (f", {plan.trained / 1e6:,.2f} M trained in a student." if plan.trained else ", none trained.")
     )
     how = "as it was measured just now" if plan.device.measured else "assumed from its data sheet and not yet measured"
     yield f"Times are a roofline of every operation at the speed of {plan.device.name}, {how}."
     yield from plan.notes
     if plan.fits is False:
-        yield (
-            "It does not fit: lower `matching.micro_batch_tokens` and the `batch_size` of rollout, feedback and "
-            "evaluation, set `checkpoint_activations` to true, or quantise the base."
-        )
+        parts = [p.name for p in plan.parts] + (["scoring"] if plan.scored else [])
+        lower = ", ".join(dict.fromkeys(f"`{AT_A_TIME[part]}`" for part in parts))
+        recompute = ", set `checkpoint_activations` to true" if LEARNING.intersection(parts) else ""
+        yield f"It does not fit: lower {lower}{recompute}, or quantise the base."
 
 
 def _memory(plan: Plan) -> Table:
@@ -52,20 +54,20 @@ def _work(plan: Plan) -> Table:
     table = Table("work")
     for column in ("TFLOP", "time"):
         table.add_column(column, justify="right")
-    tutored = any(p.name == "feedback" and p.work.flops for p in plan.parts)
     for part in plan.parts:
         if part.work.flops:
             table.add_row(f"{part.name}, a step", *_cost(part.work.flops, part.work.seconds))
     table.add_section()
-    speaks = [(True, "with feedback"), (False, "without")] if tutored else [(False, "")]
-    for feedback, how in speaks:
-        step = plan.step(feedback=feedback)
+    differ = any(p.work != p.least for p in plan.parts)
+    cases = list(zip((False, True), plan.cases, strict=True)) if differ else [(False, "")]
+    for least, how in cases:
+        step = plan.step(least=least)
         table.add_row(f"a step {how}".strip(), *_cost(step.flops, step.seconds))
     for part, times in zip(plan.scored, plan.scorings, strict=True):
         table.add_row(f"scoring {part.name} questions, {times} times", *_cost_of(part))
     table.add_section()
-    for feedback, how in speaks:
-        run = plan.run(feedback=feedback)
+    for least, how in cases:
+        run = plan.run(least=least)
         table.add_row(f"the run, {plan.steps} steps {how}".strip(), *_cost(run.flops, run.seconds), style="bold")
     return table
 
