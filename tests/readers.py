@@ -16,12 +16,9 @@ from opcod.data.datamodule import LessonData
 from opcod.data.lessons import Lesson, solve
 from opcod.data.science import WorkedQuestion
 from opcod.data.sources import GeneratedScience
-from opcod.export import write_adapter
 from opcod.feedback import judge, tutor_messages
-from opcod.optimization import Optimization
 from opcod.prompts import teacher_messages
-from opcod.specialist import Specialist
-from schooling import LORA, base_at, evaluation, quick_trainer, school
+from schooling import school, teach
 
 FAMILIES = {
     "physics": ["net_force", "proportion"],
@@ -122,17 +119,7 @@ class _Lessons(LessonData):
 
 def student(base: Path, folder: Path, known: Mapping[str, float], *, seed: int = 0) -> Path:
     """Teach an adapter over `base` what a student knows, and write it to `folder`."""
-    module = Specialist(
-        base=base_at(base),
-        lora=LORA,
-        optimization=Optimization(lr=2e-3, schedule="cosine", warmup=0.1),
-        samples=1,
-        evaluation=evaluation(),
-        seed=seed,
-    )
-    quick_trainer(epochs=3, limit_val_batches=0).fit(module, datamodule=_Lessons(known, count=60, seed=seed))
-    write_adapter(folder, module.state(), LORA, base=str(base))
-    return folder
+    return teach(base, folder, _Lessons(known, count=60, seed=seed), epochs=3)
 
 
 def base_lessons(seed: int) -> list[Lesson]:

@@ -143,19 +143,24 @@ def specialist(
     epochs: int = 1,
     mix: LessonMix = MIX,
 ) -> Path:
-    """Teach an adapter over `base` its home domain, as `opcod specialise` does, and write it to `folder`."""
-    module = Specialist(
-        base=base_at(base),
-        lora=LORA,
-        optimization=Optimization(lr=2e-3, schedule="cosine", warmup=0.1),
-        samples=1,
-        evaluation=evaluation(),
-        seed=seed,
-    )
+    """Teach an adapter over `base` its home domain, and write it to `folder`."""
     data = LessonData(
         source(domains), home, domains, home_lessons=lessons, other_lessons=0, mix=mix, validation=4, seed=seed
     )
-    quick_trainer(epochs=epochs, limit_val_batches=0).fit(module, datamodule=data)
+    return teach(base, folder, data, epochs=epochs)
+
+
+def teach(base: Path, folder: Path, data: LessonData, *, epochs: int) -> Path:
+    """Teach an adapter over `base` some lessons, as `opcod specialise` does, and write it to `folder`."""
+    module = Specialist(
+        base=_base(base),
+        lora=LORA,
+        optimization=Optimization(lr=2e-3, schedule="cosine", warmup=0.1),
+        samples=1,
+        evaluation=_evaluation(),
+        seed=data.seed,
+    )
+    _trainer(epochs=epochs, limit_val_batches=0).fit(module, datamodule=data)
     write_adapter(folder, module.state(), LORA, base=str(base))
     return folder
 
@@ -166,7 +171,7 @@ def codistil(
     """A whole run of the method; returns the test scores before and after it, and the record of every step."""
     module = CoDistillation(
         [Student(f"{domain}_student", domain, str(adapters[domain])) for domain in DOMAINS],
-        base=base_at(base),
+        base=_base(base),
         lora=LORA,
         samples=4,
         rollout=Sampling(max_new_tokens=90),
@@ -174,14 +179,14 @@ def codistil(
         context=ContextSettings(limit=512),
         optimization=Optimization(lr=lr, warmup=2),
         evaluation_samples=8,
-        evaluation=evaluation(),
+        evaluation=_evaluation(),
         seed=seed,
     )
     data = QuestionData(
         source(DOMAINS), batch_size=8, steps=steps, validation=12, test=24, evaluation_batch_size=32, seed=seed
     )
     watch = _Watch()
-    quick_trainer(epochs=rounds, callbacks=[watch]).fit(module, datamodule=data)
+    _trainer(epochs=rounds, callbacks=[watch]).fit(module, datamodule=data)
     return watch.before, watch.after, watch.records
 
 
@@ -205,15 +210,15 @@ class _Watch(L.Callback):
         return table
 
 
-def base_at(folder: Path) -> BaseModel:
+def _base(folder: Path) -> BaseModel:
     return BaseModel(str(folder), quantization="none", dtype="float32")
 
 
-def evaluation() -> Sampling:
+def _evaluation() -> Sampling:
     return Sampling(temperature=1.0, max_new_tokens=90, batch_size=256)
 
 
-def quick_trainer(*, epochs: int, **settings: object) -> L.Trainer:
+def _trainer(*, epochs: int, **settings: object) -> L.Trainer:
     return L.Trainer(
         max_epochs=epochs,
         num_sanity_val_steps=0,

@@ -16,7 +16,7 @@ from opcod.devices import Device
 from opcod.passes import Lengths, answering, imitating
 from opcod.plan import Part, Plan, beforehand, chats_of, longest_prompt, simulated_base, some, weights
 from opcod.prompts import keyed_messages, student_messages
-from opcod.scoring import Scored, token_batches
+from opcod.scoring import Scored, padded_tokens, token_batches
 from opcod.simulation import SimulatedBase, Trace
 from opcod.specialist import STUDENT, Specialist, sequence_of
 
@@ -69,7 +69,7 @@ def plan_specialise(
     likely = steps if response is None else [_as_long(s, min(response, len(longest.response))) for s in read]
 
     def padded(step: list[Scored]) -> list[int]:
-        return [len(rows) * max(step[i].own for i in rows) for rows in token_batches(step, model.micro_batch_tokens)]
+        return [padded_tokens(step, [rows]) for rows in token_batches(step, model.micro_batch_tokens)]
 
     largest = max(steps, key=lambda step: max(padded(step)))
     middle = sorted(likely, key=lambda step: sum(padded(step)))[len(likely) // 2]

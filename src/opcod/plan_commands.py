@@ -25,6 +25,9 @@ _USAGE = "[-c CONFIG ...] [--device NAME] [options]"
 class _Device(Command):
     """A command that is planned: its own arguments, the device, and what responses are expected to take."""
 
+    usage = _USAGE
+    writes = False
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the device and the length."""
         super().add_arguments_to_parser(parser)
@@ -78,8 +81,6 @@ class PlannedSolve(_Device, Solve):
 
     name = "plan solve"
     purpose = "Say what `opcod solve` takes, before it is begun: memory, operations and time. Nothing is written."
-    usage = _USAGE
-    writes = False
 
     def plan(self) -> Plan:
         """What finding the solutions takes."""
@@ -91,8 +92,6 @@ class PlannedSpecialise(_Device, Specialise):
 
     name = "plan specialise"
     purpose = "Say what `opcod specialise` takes, before it is begun: memory, operations and time. Nothing is written."
-    usage = _USAGE
-    writes = False
 
     def before_instantiate_classes(self) -> None:
         """There may be an adapter where one would be written."""

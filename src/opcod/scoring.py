@@ -116,7 +116,7 @@ def token_batches(sequences: Sequence[Scored], max_tokens: int) -> list[list[int
     for part in chain.from_iterable(
         sorted(kin, key=lambda parts: (-max(sequences[i].own for p in parts for i in p), parts))
     ):
-        if batches and _padded(sequences, [*batches[-1], part]) <= max_tokens:
+        if batches and padded_tokens(sequences, [*batches[-1], part]) <= max_tokens:
             batches[-1].append(part)
         else:
             batches.append([part])
@@ -131,7 +131,7 @@ def _fitting(sequences: Sequence[Scored], family: list[int], max_tokens: int) ->
         yield family[start : start + size]
 
 
-def _padded(sequences: Sequence[Scored], parts: Sequence[Sequence[int]]) -> int:
+def padded_tokens(sequences: Sequence[Scored], parts: Sequence[Sequence[int]]) -> int:
     """Tokens that a micro-batch of these parts reads, padding included."""
     rows = [sequences[i] for part in parts for i in part]
     return len(parts) * max(s.shared for s in rows) + len(rows) * max(s.own for s in rows)
