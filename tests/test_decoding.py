@@ -110,24 +110,24 @@ def test_rows_stand_under_one_another_and_come_back():
         assert torch.equal(groups.unstack(groups.stack(rows)), rows)
 
 
-def test_a_shared_layer_holds_what_a_plain_one_does_behind_its_prefix():
+@pytest.mark.parametrize("begun", [0, 7])
+def test_a_shared_layer_holds_what_a_plain_one_does_behind_its_prefix(begun):
     generator = torch.Generator().manual_seed(0)
     prefix = torch.randn(2, 1, 2, 5, 4, generator=generator)
-    own = torch.randn(2, 3, 2, 7, 4, generator=generator)
-    layer, plain = SharedLayer((prefix[0], prefix[1]), (own[0], own[1])), DynamicLayer()
+    own = torch.randn(2, 3, 2, begun, 4, generator=generator)
+    place = torch.tensor([begun])
+    layer, plain = SharedLayer((prefix[0], prefix[1]), (own[0], own[1]), place), DynamicLayer()
     plain.update(own[0], own[1])
-    for count in (1, SPARE - 8, 1, 2 * SPARE, 1):
-        new = torch.randn(2, 3, 2, count, 4, generator=generator)
+    for count in range(begun, begun + 4):
+        layer.reserve(begun + (2 if count < begun + 2 else 5))
+        new = torch.randn(2, 3, 2, 1, 4, generator=generator)
         expected = plain.update(new[0], new[1])
-        length, offset = layer.get_mask_sizes(count)
         for ours, theirs in zip(layer.update(new[0], new[1]), expected, strict=True):
-            assert ours.is_contiguous()
-            assert (length, offset) == (5 + ours.shape[2], 0)
+            assert layer.get_mask_sizes(1) == (5 + ours.shape[2], 0)
             assert torch.equal(ours[:, :, : theirs.shape[2]], theirs)
             assert not ours[:, :, theirs.shape[2] :].any()
         assert layer.get_seq_length() == 5 + plain.get_seq_length()
-        for each in (layer, plain):
-            each.batch_select_indices(torch.tensor([0, 1, 2]))
+        place += 1
 
 
 def test_a_growing_cache_layer_holds_what_a_plain_one_does():

@@ -4,17 +4,9 @@ import torch
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
+from opcod.drawing import _invert, choose, drawn
 from opcod.peers import SharedBase
-from opcod.rollout import (
-    Request,
-    Sampling,
-    _invert,
-    choose,
-    drawn,
-    sample,
-    seed_of,
-    uniforms_of,
-)
+from opcod.rollout import Request, Sampling, sample, seed_of, uniforms_of
 from tiny import LORA, load_tiny, random_ids, stir
 
 PROMPTS = [random_ids(length, seed=length) for length in (5, 17, 9, 30, 1, 12)]

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 SPARE = 64
 """Positions that are allocated at once."""
+SPARE_ON_GPU = 256
+"""The same where every allocation makes a step be captured anew."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -99,43 +102,47 @@ class SharedLayer(DynamicLayer):
     Args:
         prefix: Keys and values [groups, heads, P, D].
         own: Keys and values [rows, heads, S, D] of what each row goes on with; S may be 0.
+        place: [1], where among their own the next token of all rows comes to stand; whoever decodes moves it on.
     """
 
-    def __init__(self, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], place: Tensor) -> None:
         super().__init__()
         self.prefix = prefix
+        self.place = place
         self.lazy_initialization(*own)
-        self.length = own[0].shape[-2]
-        self._make_room(own)
+        self.keys, self.values = own
+        self.length = own[0].shape[2]
+
+    def reserve(self, room: int) -> None:
+        """Have room for so many positions of the rows' own."""
+        assert self.keys is not None
+        assert self.values is not None
+        if (more := room - self.keys.shape[2]) > 0:
+            self.keys, self.values = F.pad(self.keys, (0, 0, 0, more)), F.pad(self.values, (0, 0, 0, more))
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append keys and values [rows, heads, T, D] to the rows' own.
+        """Write the keys and values [rows, heads, 1, D] of the next token, for which there must be room.
 
         Returns:
-            All of these [rows, heads, room, D], contiguous, with room at the end that a causal mask leaves out.
+            All of the rows' own [rows, heads, room, D], with room at the end that a mask has to leave out.
         """
         assert self.keys is not None
         assert self.values is not None
-        old, self.length = self.length, self.length + key_states.shape[-2]
-        if self.keys.shape[-2] < self.length:
-            self._make_room((self.keys[:, :, :old], self.values[:, :, :old]))
-        self.keys[:, :, old : self.length] = key_states
-        self.values[:, :, old : self.length] = value_states
+        self.length += 1
+        self.keys.index_copy_(2, self.place, key_states)
+        self.values.index_copy_(2, self.place, value_states)
         return self.keys, self.values
 
-    def _make_room(self, own: tuple[Tensor, Tensor]) -> None:
-        room = _room(self.length) - own[0].shape[-2]
-        self.keys, self.values = (torch.cat([t, t.new_zeros(*t.shape[:2], room, t.shape[3])], 2) for t in own)
-
     def get_seq_length(self) -> int:
-        """Positions so far, the prefix's included."""
-        return self.prefix[0].shape[-2] + self.length
+        """Positions so far, the prefix's included; not of a captured step's tokens, which asks for no mask."""
+        return self.prefix[0].shape[2] + self.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Of the mask of a pass: the prefix and the room for the rows' own."""
-        return self.prefix[0].shape[-2] + _room(self.length + query_length), 0
+        """Of the mask of a token: the prefix and the room for the rows' own."""
+        assert self.keys is not None
+        return self.prefix[0].shape[2] + self.keys.shape[2], 0
 
     def select_prefixes(self, indices: Tensor) -> None:
         """Keep only these groups' prefixes."""
@@ -143,15 +150,13 @@ class SharedLayer(DynamicLayer):
         self.prefix = keys[indices], values[indices]
 
 
-def _room(length: int) -> int:
-    """Positions that are allocated for so many."""
-    return max(-(-length // SPARE), 1) * SPARE
-
-
 class SharedCache(DynamicCache):
     """A cache in which the rows of a group share the keys and values of their prefix.
 
     Layers of other kinds than `GrowingLayer`, such as those with a sliding window, keep a copy a row.
+
+    `shared` are the positions of the prefix, `own` those that each row went on with from the start, `place` is where
+    among its own the next token goes, and `positions` is how many there is room for, the prefix's included.
 
     Args:
         cache: What was read so far, one row a distinct prompt; given up for this one.
@@ -171,6 +176,9 @@ class SharedCache(DynamicCache):
     ) -> None:
         super().__init__()
         self.device = device
+        self.spare = SPARE_ON_GPU if device.type == "cuda" else SPARE
+        self.shared, self.own = length, 0
+        self.place = torch.zeros(1, dtype=torch.long, device=device)
         self.groups = Groups([g for g, rows in enumerate(groups) for row in rows for _ in runs[row]], device)
         first = torch.tensor([rows[0] for rows in groups], device=device)
         members = torch.tensor([row for row, run in enumerate(runs) for _ in run], device=device)
@@ -180,12 +188,30 @@ class SharedCache(DynamicCache):
                 assert layer.keys is not None
                 assert layer.values is not None
                 keys, values = layer.keys, layer.values
+                self.own = keys.shape[2] - length
                 self.layers[index] = SharedLayer(
                     (keys[first, :, :length], values[first, :, :length]),
                     (keys[members, :, length:], values[members, :, length:]),
+                    self.place,
                 )
             else:
                 layer.batch_select_indices(members)  # type: ignore[union-attr]
+        self.place.fill_(self.own)
+        self.positions = length + self.own
+
+    @property
+    def shares_all(self) -> bool:
+        """Whether all layers share, so that their shapes change only when there is to be more room."""
+        return all(isinstance(layer, SharedLayer) for layer in self.layers)
+
+    def reserve(self, own: int, most: int) -> None:
+        """Have room for so many positions of the rows' own, and for some that may follow, of at most so many."""
+        room = min(-(-own // self.spare) * self.spare, -(-most // SPARE) * SPARE)
+        if self.shared + room > self.positions:
+            self.positions = self.shared + room
+            for layer in self.layers:
+                if isinstance(layer, SharedLayer):
+                    layer.reserve(room)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only the rows at `indices`, in ascending order; prefixes that nobody is left of are dropped."""

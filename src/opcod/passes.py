@@ -15,12 +15,13 @@ from opcod.attempts import Attempt
 from opcod.codistillation import CoDistillation
 from opcod.contexts import Context, ContextSettings
 from opcod.data.questions import Question
+from opcod.decoding import SharedLayer
 from opcod.finetuning import FineTuning
 from opcod.grading import Grade
 from opcod.grpo import Grpo, reinforce
 from opcod.matching import match
 from opcod.peers import Peer, SharedBase
-from opcod.rollout import Request, Response, Sampling, choose, drawn, prefill
+from opcod.rollout import Request, Response, Rows, Sampling, prefill
 from opcod.scoring import Scored
 from opcod.simulation import META, SimulatedBase, Trace
 from opcod.specialist import imitate
@@ -144,20 +145,20 @@ def _sampled(
 
         def code() -> object:
             with base.sampling(adapter):
-                cache, mask, hidden = prefill(base, requests, share=sampling.share_prefixes)
                 if not tokens:
-                    return cache
-                for layer in cache.layers:
-                    assert isinstance(layer, DynamicLayer)
-                    assert layer.keys is not None
-                    before = layer.keys[:, :, :1].expand(-1, -1, max(tokens - 1, 1), -1)
-                    layer.update(before, before)
-                logits = base.head(hidden)
-                chosen = choose(logits, torch.zeros(batch, device=META), 1.0, 1.0)
-                drawn(logits, chosen)
-                with base.decoding(cache):
-                    hidden = base.hidden(chosen[:, None], position_ids=mask.sum(1)[:, None], cache=cache)
-                return cache, hidden
+                    return prefill(base, requests, share=sampling.share_prefixes)
+                rows = Rows(base, requests, replace(sampling, max_new_tokens=tokens, temperature=1.0, top_p=1.0), ())
+                with base.decoding(rows.cache):
+                    rows.begin()
+                    rows.reserve(tokens - 1)
+                    for layer in rows.cache.layers:
+                        if not isinstance(layer, SharedLayer):
+                            assert isinstance(layer, DynamicLayer)
+                            assert layer.keys is not None
+                            before = layer.keys[:, :, :1].expand(-1, -1, max(tokens - 1, 1), -1)
+                            layer.update(before, before)
+                    rows.advance()
+                return rows
 
         return _traced(base, code)
 

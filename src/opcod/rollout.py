@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,15 +19,35 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
+from opcod.captured import Captured
 from opcod.decoding import GrowingLayer, SharedCache
-from opcod.halving import halved_where_full
+from opcod.drawing import choose, drawn
+from opcod.halving import halved_where_full, is_out_of_memory
 from opcod.optimization import DivergedError
 from opcod.peers import SharedBase
 from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes, repeat_runs
 from opcod.stopping import look_up
 
-_BLOCK = 256  # tokens summed at once when a distribution is inverted
-_CANDIDATES = 256  # tokens looked at for top-p before the whole vocabulary is sorted
+_FEW = 0.8
+"""Share of the rows of a batch that may go on before the others leave it."""
+_FEW_IN_GRAPH = 0.5
+"""The same where a step is then captured anew."""
+_BETWEEN_LOOKS = 8
+"""Tokens that a GPU samples before it is asked who has ended."""
+_WORTH_CAPTURING = 16
+"""Tokens that have to be left: to capture a step takes as long as to launch some."""
+_BY_ROW = (
+    "_hidden",
+    "_mask",
+    "_place",
+    "_uniforms",
+    "_chosen",
+    "_tokens",
+    "_log_probs",
+    "_entropies",
+    "_length",
+    "_finished",
+)
 _NO_NUMBERS = (
     "the model's probabilities at token {} of a response are not finite: its adapter or weights hold no numbers, or "
     "overflow. Go on from an earlier checkpoint with a lower learning rate, or compute in float32"
@@ -130,43 +151,184 @@ def sample(base: SharedBase, requests: Sequence[Request], sampling: Sampling, en
 def _sample_batch(
     base: SharedBase, requests: Sequence[Request], sampling: Sampling, ends: Sequence[int]
 ) -> list[Response]:
-    device, rows, limit = base.device, len(requests), sampling.max_new_tokens
-    uniforms = torch.stack([uniforms_of(r.key, limit) for r in requests]).to(device)  # [rows, limit]
-    end_ids = torch.tensor(list(ends), device=device)
-    cache, mask, hidden = prefill(base, requests, share=sampling.share_prefixes)
-    tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
-    log_probs, entropies = torch.zeros(2, rows, limit, device=device)
-    length = torch.full((rows,), limit, device=device)
-    finished = torch.zeros(rows, dtype=torch.bool, device=device)
-    live = torch.arange(rows, device=device)  # the request of each row still in the batch
-    place = mask.sum(1)  # [live] of the next token
-    with base.decoding(cache):
-        for step in range(limit):
-            look_up()
-            logits = base.head(hidden)
-            chosen = choose(logits, uniforms[live, step], sampling.temperature, sampling.top_p)
-            tokens[live, step] = chosen
-            log_probs[live, step], entropies[live, step] = drawn(logits, chosen)
-            if not bool(log_probs[live, step].isfinite().all()):
-                raise DivergedError(_NO_NUMBERS.format(step + 1))
-            ended = torch.isin(chosen, end_ids) & ~finished[live]
-            length[live[ended]], finished[live[ended]] = step + 1, True
-            going = ~finished[live]
-            if step + 1 == limit or not bool(going.any()):
-                break
-            if int(going.sum()) <= 0.8 * len(live):
-                keep = going.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
-                live, mask, place, chosen = live[keep], mask[keep], place[keep], chosen[keep]
-            mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-            hidden = base.hidden(chosen[:, None], attention_mask=mask, position_ids=place[:, None], cache=cache)[:, 0]
-            place = place + 1
-    tokens, log_probs, lengths, done = tokens.cpu(), log_probs.cpu(), length.tolist(), finished.tolist()
-    mean_entropies = [float(entropies[i, : lengths[i]].mean()) for i in range(rows)]
-    return [
-        Response(tokens[i, : lengths[i]].clone(), log_probs[i, : lengths[i]].clone(), done[i], mean_entropies[i])
-        for i in range(rows)
-    ]
+    rows = Rows(base, requests, sampling, ends)
+    with base.decoding(rows.cache):
+        look_up()
+        rows.begin()
+        while tokens := rows.look():
+            rows.reserve(tokens)
+            for _ in range(tokens):
+                look_up()
+                rows.advance()
+    return [rows.responses[i] for i in range(len(requests))]
+
+
+class Rows:
+    """Responses that are sampled side by side, token by token.
+
+    What a token changes lies in tensors that stay as they are, and nothing is asked of these until `look`: so a GPU can
+    repeat what it did for one token, as a captured graph, for those that follow.
+
+    Args:
+        base: The model; call inside `SharedBase.using`.
+        requests: One a row.
+        sampling: How they are sampled.
+        ends: Token ids that end a response.
+        captures: Whether steps are captured, where all layers share what rows begin with; by default on a GPU.
+    """
+
+    def __init__(
+        self,
+        base: SharedBase,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        ends: Sequence[int],
+        captures: bool | None = None,
+    ) -> None:
+        device, rows, limit = base.device, len(requests), sampling.max_new_tokens
+        self.base, self.sampling = base, sampling
+        self.responses: dict[int, Response] = {}
+        self.cache, mask, self._hidden = prefill(base, requests, share=sampling.share_prefixes)
+        self._grows = not (isinstance(self.cache, SharedCache) and self.cache.shares_all)
+        self._mask = mask if self._grows else _added(mask, base.loaded.dtype)
+        self._place = mask.sum(1)  # [rows] of the next token
+        self._uniforms = torch.stack([uniforms_of(r.key, limit) for r in requests]).to(device)  # [rows, limit]
+        self._ends = torch.tensor(list(ends), dtype=torch.long, device=device)
+        self._step = torch.zeros(1, dtype=torch.long, device=device)
+        self._chosen = torch.zeros(rows, dtype=torch.long, device=device)
+        self._tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
+        self._log_probs, self._entropies = torch.zeros(2, rows, limit, device=device)
+        self._length = torch.full((rows,), limit, device=device)
+        self._finished = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._live = list(range(rows))  # the request of each row
+        self._drawn = self._seen = 0  # tokens of each row, and those of them that were looked at
+        self._captures = (device.type == "cuda" if captures is None else captures) and not self._grows
+        self._captured: Captured | None = None
+        self._fits = False  # whether what was captured is of the shapes as they are
+
+    def begin(self) -> None:
+        """Draw the first token of every row."""
+        self._draw()
+        self._drawn += 1
+
+    def advance(self) -> None:
+        """Sample one more token of every row, for which there must be room."""
+        if self._fits and self._captured is not None:
+            self._captured()
+            if self._draws_alone:
+                self._draw()
+        else:
+            self._token()
+            if self._captures and self.sampling.max_new_tokens - self._drawn > _WORTH_CAPTURING:
+                self._capture()
+        self._drawn += 1
+
+    def look(self) -> int:
+        """Let rows go that have ended, once they are many, and tell how many tokens to sample until the next look.
+
+        Returns:
+            0 when every row has ended, or is as long as it may be.
+
+        Raises:
+            DivergedError: If the model's probabilities are no numbers.
+        """
+        columns = torch.arange(self._seen, self._drawn, device=self.base.device)
+        wrong = ~self._log_probs[:, self._seen : self._drawn].isfinite() & (columns < self._length[:, None])
+        if bool(wrong.any()):
+            raise DivergedError(_NO_NUMBERS.format(int(columns[wrong.any(0)][0]) + 1))
+        self._seen = self._drawn
+        left, going = self.sampling.max_new_tokens - self._drawn, ~self._finished
+        count = int(going.sum()) if left else 0
+        if count == 0:
+            self._give_out(torch.ones_like(going))
+            return 0
+        if count <= len(going) * (_FEW_IN_GRAPH if self._captures else _FEW):
+            self._give_out(self._finished)
+            self._keep(going)
+        return min(left, _BETWEEN_LOOKS if self._captures else 1)
+
+    def reserve(self, tokens: int) -> None:
+        """Have room for so many more tokens of every row."""
+        if isinstance(self.cache, SharedCache):
+            begun = self.cache.own - 1  # the last token that is drawn is not read
+            self.cache.reserve(begun + self._drawn + tokens, begun + self.sampling.max_new_tokens)
+            if not self._grows and (more := self.cache.positions - self._mask.shape[3]) > 0:
+                self._mask = F.pad(self._mask, (0, more), value=torch.finfo(self._mask.dtype).min)
+                self._fits = False
+
+    @property
+    def _draws_alone(self) -> bool:
+        """Whether drawing a token asks for a number, so that it cannot be captured with the rest."""
+        return self.sampling.temperature > 0 and self.sampling.top_p < 1
+
+    def _token(self) -> None:
+        self._read()
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draw a token of every row from its last hidden state."""
+        at = self._step.expand(len(self._place), 1)
+        logits = self.base.head(self._hidden)
+        chosen = choose(logits, self._uniforms.gather(1, at)[:, 0], self.sampling.temperature, self.sampling.top_p)
+        for kept, new in zip((self._log_probs, self._entropies), drawn(logits, chosen), strict=True):
+            kept.scatter_(1, at, new[:, None])
+        self._tokens.scatter_(1, at, chosen[:, None])
+        self._chosen.copy_(chosen)
+        self._step.add_(1)
+        ended = (chosen[:, None] == self._ends).any(1) & ~self._finished
+        self._length.copy_(torch.where(ended, self._step, self._length))
+        self._finished.logical_or_(ended)
+
+    def _read(self) -> None:
+        """Read the tokens that were drawn last."""
+        if self._grows:
+            self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
+        else:
+            self._mask.index_fill_(3, self.cache.place + self.cache.shared, 0.0)
+        hidden = self.base.hidden(
+            self._chosen[:, None], attention_mask=self._mask, position_ids=self._place[:, None], cache=self.cache
+        )
+        self._hidden.copy_(hidden[:, 0])
+        self._place.add_(1)
+        if isinstance(self.cache, SharedCache):
+            self.cache.place.add_(1)
+
+    def _capture(self) -> None:
+        """Have what was just done for one token repeated for the next ones."""
+        try:
+            work = self._read if self._draws_alone else self._token
+            self._captured = Captured(work, self.base.device, self._captured)
+            self._fits = True
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self._captures = False
+            warnings.warn(f"sampling launches every operation by itself, as this cannot be captured: {error}", stacklevel=2)
+
+    def _give_out(self, chosen: Tensor) -> None:
+        """The responses of these rows."""
+        which = chosen.nonzero()[:, 0]
+        kept = (self._tokens, self._log_probs, self._entropies, self._length, self._finished)
+        tokens, log_probs, entropies, lengths, finished = (t[which].cpu() for t in kept)
+        for i, row in enumerate(which.tolist()):
+            n = int(lengths[i])
+            self.responses[self._live[row]] = Response(
+                tokens[i, :n].clone(), log_probs[i, :n].clone(), bool(finished[i]), float(entropies[i, :n].mean())
+            )
+
+    def _keep(self, chosen: Tensor) -> None:
+        """Go on with these rows alone."""
+        which = chosen.nonzero()[:, 0]
+        self.cache.batch_select_indices(which)
+        for name in _BY_ROW:
+            setattr(self, name, getattr(self, name)[which])
+        self._live = [self._live[row] for row in which.tolist()]
+        self._fits = False
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask [rows, S], as it is added to the scores [rows, heads, 1, S]."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask == 0, torch.finfo(dtype).min)[:, None, None]
 
 
 def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tuple[DynamicCache, Tensor, Tensor]:
@@ -200,68 +362,6 @@ def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tu
         cache = SharedCache(cache, common or mask.shape[1], groups, runs, base.device)
         return cache, repeat_runs(runs, mask), repeat_runs(runs, hidden).contiguous()
     return cache, repeat_runs(runs, mask, cache), repeat_runs(runs, hidden).contiguous()
-
-
-def choose(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Draw one token a row by inverting the cumulative distribution at `uniform`.
-
-    Args:
-        logits: [B, V], of any offset: log-probabilities serve as well.
-        uniform: [B] numbers in [0, 1).
-        temperature: Divides the logits; 0 takes the likeliest token.
-        top_p: The likeliest tokens whose probabilities before them sum to less than this are kept.
-
-    Returns:
-        [B] token ids.
-    """
-    if temperature == 0:
-        return logits.argmax(-1)
-    scaled = logits.float() if temperature == 1 else logits.float() / temperature
-    probabilities = scaled.softmax(-1)
-    if top_p == 1:
-        return _invert(probabilities, uniform)
-    values, ids = probabilities.topk(min(_CANDIDATES, probabilities.shape[-1]))
-    if bool((values.sum(-1) < top_p).any()):
-        values, ids = probabilities.sort(descending=True)
-    before = values.cumsum(-1) - values
-    kept = torch.where(before < top_p, values, 0)
-    return ids.gather(1, _invert(kept, uniform)[:, None])[:, 0]
-
-
-def drawn(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """The log-probability [B] of what was chosen, and the distribution's entropy [B], at temperature 1, in nats.
-
-    Args:
-        logits: [B, V] in float32.
-        chosen: [B] token ids.
-    """
-    probabilities = logits.softmax(-1)
-    log_probs = probabilities.gather(1, chosen[:, None])[:, 0].log()
-    normaliser = logits.gather(1, chosen[:, None])[:, 0] - log_probs
-    return log_probs, (normaliser - probabilities.mul_(logits).sum(-1)).clamp(min=0)
-
-
-def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
-    """The index [B] at which the cumulative sum of `weights` [B, V] first exceeds `uniform` of its total.
-
-    In two steps, over blocks and then within one: a cumulative sum over a whole vocabulary is slow on a CPU.
-    """
-    batch, size = weights.shape
-    blocks = F.pad(weights, (0, -size % _BLOCK)).view(batch, -1, _BLOCK)
-    block, rest = _step(blocks.sum(-1), uniform[:, None], scale=True)
-    within, _ = _step(blocks[torch.arange(batch, device=block.device), block], rest, scale=False)
-    return block * _BLOCK + within
-
-
-def _step(weights: Tensor, target: Tensor, *, scale: bool) -> tuple[Tensor, Tensor]:
-    """Where the cumulative sum exceeds `target` [B, 1] (of the total, with `scale`), and what is left of it."""
-    cumulative = weights.cumsum(-1)
-    if scale:
-        target = target * cumulative[:, -1:]
-    last = (weights > 0).int().cumsum(-1).argmax(-1, keepdim=True)  # should rounding overshoot the end
-    index = torch.minimum(torch.searchsorted(cumulative, target, right=True), last)
-    left = target - (cumulative.gather(1, index) - weights.gather(1, index))
-    return index[:, 0], left.clamp(min=0)
 
 
 def uniforms_of(key: tuple[int | str, ...], count: int) -> Tensor:

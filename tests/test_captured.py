@@ -1,0 +1,161 @@
+"""Steps that a GPU would repeat as a captured graph, recorded and repeated here operation by operation."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+import opcod.rollout
+from opcod.decoding import SPARE
+from opcod.optimization import DivergedError
+from opcod.peers import SharedBase
+from opcod.rollout import Rows, Sampling
+from test_decoding import FAMILIES, GROUPS, base_of
+from test_rollout import MANY_ENDS, assert_same
+from tiny import LORA, load_tiny, stir
+
+LIMIT = SPARE + 30  # beyond what is allocated at once
+
+
+class Recorder(TorchDispatchMode):
+    """As `captured.Captured`: what was recorded is repeated on the same tensors, and no Python with it.
+
+    On a GPU the recorded operations are not done. Here they are, and are taken back.
+    """
+
+    made = 0
+
+    def __init__(self, work, device, before=None):
+        super().__init__()
+        self.done, self.kept = [], {}
+        self.before = [(t, t.clone()) for t in self.state(work)]
+        with self:
+            work()
+        for tensor, value in self.before:
+            tensor.copy_(value)
+        Recorder.made += 1
+
+    @staticmethod
+    def state(work):
+        """What a step changes: the rows' tensors, and the keys and values."""
+        rows = work.__self__
+        layers = rows.cache.layers
+        tensors = [t for t in vars(rows).values() if isinstance(t, Tensor)]
+        return [*tensors, rows.cache.place, *(layer.keys for layer in layers), *(layer.values for layer in layers)]
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a number is waited for"
+        assert func is not torch.ops.aten.nonzero.default, "a shape is waited for"
+        out = func(*args, **(kwargs or {}))
+        self.done.append((func, args, kwargs or {}, out))
+        return out
+
+    def __call__(self):
+        now = {}
+
+        def current(tensor):
+            return now.get(id(tensor), tensor)
+
+        for func, args, kwargs, out in self.done:
+            again = func(*tree_map_only(Tensor, current, args), **tree_map_only(Tensor, current, kwargs))
+            flat = [(out, again)] if isinstance(out, Tensor) else zip(out, again, strict=True)
+            now.update({id(old): new for old, new in flat})
+
+
+def repeated(base, requests, sampling, ends):
+    """Sample as `sample` does, with steps that are recorded and repeated."""
+    with base.using("ann"), torch.no_grad():
+        rows = Rows(base, requests, sampling, ends, captures=True)
+        with base.decoding(rows.cache):
+            rows.begin()
+            while tokens := rows.look():
+                rows.reserve(tokens)
+                for _ in range(tokens):
+                    rows.advance()
+    return [rows.responses[i] for i in range(len(requests))]
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    monkeypatch.setattr(Recorder, "made", 0)
+    monkeypatch.setattr(opcod.rollout, "Captured", Recorder)
+    return Recorder
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("asked", GROUPS.values(), ids=GROUPS)
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"temperature": 0.6, "top_p": 0.95}])
+def test_repeated_steps_sample_what_plain_ones_do(family, asked, settings, recorder):
+    base = base_of(FAMILIES[family](), "sdpa")
+    sampling = Sampling(max_new_tokens=LIMIT, **settings)
+    with base.using("ann"):
+        plain = opcod.rollout.sample(base, asked, sampling, MANY_ENDS[::12])
+    assert not recorder.made
+    assert_same(repeated(base, asked, sampling, MANY_ENDS[::12]), plain)
+    assert recorder.made >= 1
+
+
+def test_a_step_is_recorded_anew_where_rows_leave_or_room_is_made(recorder):
+    base, asked = base_of(FAMILIES["llama"](), "sdpa"), GROUPS["groups of one size"]
+    responses = repeated(base, asked, Sampling(max_new_tokens=LIMIT), ())
+    assert all(len(r.tokens) == LIMIT and not r.finished for r in responses)
+    assert recorder.made == 2, "at first, and for the second room"
+    lengths = [len(r.tokens) for r in repeated(base, asked, Sampling(max_new_tokens=LIMIT), MANY_ENDS[::6])]
+    assert len(set(lengths)) > 3
+    assert recorder.made > 3
+
+
+def test_windows_are_not_captured(recorder):
+    base = base_of(FAMILIES["gemma3"](), "sdpa")
+    repeated(base, GROUPS["groups of one size"], Sampling(max_new_tokens=40), ())
+    assert not recorder.made
+
+
+def test_few_tokens_are_not_worth_a_capture(recorder):
+    base = base_of(FAMILIES["llama"](), "sdpa")
+    repeated(base, GROUPS["groups of one size"], Sampling(max_new_tokens=16), ())
+    assert not recorder.made
+
+
+def test_what_cannot_be_captured_is_launched_by_itself_and_said_so(monkeypatch):
+    class Refused:
+        def __init__(self, *_):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(opcod.rollout, "Captured", Refused)
+    base, asked = base_of(FAMILIES["llama"](), "sdpa"), GROUPS["groups of one size"]
+    sampling = Sampling(max_new_tokens=40)
+    with base.using("ann"):
+        plain = opcod.rollout.sample(base, asked, sampling, ())
+    with pytest.warns(UserWarning, match="not permitted when stream is capturing") as said:
+        found = repeated(base, asked, sampling, ())
+    assert len([w for w in said if "captured" in str(w.message)]) == 1
+    assert_same(found, plain)
+
+
+def test_want_of_memory_while_capturing_is_no_reason_to_go_on_without(monkeypatch):
+    class Full:
+        def __init__(self, *_):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(opcod.rollout, "Captured", Full)
+    with pytest.raises(torch.OutOfMemoryError):
+        repeated(base_of(FAMILIES["llama"](), "sdpa"), GROUPS["feedback"], Sampling(max_new_tokens=40), ())
+
+
+def test_numbers_that_are_none_are_noticed_by_the_next_look(tiny_folder, recorder):
+    base = SharedBase(load_tiny(tiny_folder), LORA)
+    base.add_adapter("ann", seed=1)
+    stir(base, "ann", seed=2)
+    count = 0
+
+    def spoil(module, args, output):
+        nonlocal count
+        count += 1
+        return output * float("nan") if count > 21 else output
+
+    base.loaded.model.get_output_embeddings().register_forward_hook(spoil)
+    with pytest.raises(DivergedError, match="at token 22 "):
+        with base.using("ann"):
+            opcod.rollout.sample(base, GROUPS["groups of one size"], Sampling(max_new_tokens=40), ())
