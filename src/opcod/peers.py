@@ -30,6 +30,7 @@ from transformers import Cache, DynamicCache
 from opcod.attention import GROUPED
 from opcod.decoding import SharedCache
 from opcod.low_rank import fuse_low_rank
+from opcod.merging import can_merge, merged
 from opcod.models import LoadedBase, ModelError
 from opcod.prepacking import prepacked
 
@@ -157,30 +158,24 @@ class SharedBase(nn.Module):
 
     @contextlib.contextmanager
     def sampling(self, name: str) -> Iterator[None]:
-        """As `using`, for sampling: the adapter is added to the weights, where these are not packed.
+        """As `using`, for sampling: the adapter is added to the weights, where these are not packed or are unpacked.
 
         About twice as fast for a small model. Equal to `using` up to the rounding of the sum W + B A to the base's
         numbers; the weights themselves are put back, not recomputed.
         """
         layers: list[Any] = [m for m in self.peft.modules() if isinstance(m, BaseTunerLayer)]
-        weights = [layer.get_base_layer().weight for layer in layers]
-        if not (self.merge and all(type(w) is nn.Parameter for w in weights)):
+        if not (self.merge and all(can_merge(layer, unpack=self.loaded.unpacks) for layer in layers)):
             with self.using(name):
                 yield
             return
-        originals = [w.data for w in weights]
         tuner: Any = self.peft.base_model
+        linear = [layer.get_base_layer() for layer in layers]
         try:
-            with torch.no_grad():
-                for layer, weight in zip(layers, weights, strict=True):
-                    weight.data = (weight.data + layer.get_delta_weight(name)).to(weight.dtype)
-            tuner.disable_adapter_layers()
-            linear = [layer.get_base_layer() for layer in layers]
-            with self.using(_BARE), prepacked([*linear, self.loaded.model.get_output_embeddings()]):
-                yield
+            with merged(layers, name, self.loaded.dtype):
+                tuner.disable_adapter_layers()
+                with self.using(_BARE), prepacked([*linear, self.loaded.model.get_output_embeddings()]):
+                    yield
         finally:
-            for weight, original in zip(weights, originals, strict=True):
-                weight.data = original
             tuner.enable_adapter_layers()
             self.activate(_BARE)
 

@@ -270,6 +270,7 @@ def simulated_base(
         speed=device.speed,
         fused=attention_of(spec, target) != GROUPED,
         packed=stays_packed(spec, target),
+        unpacks=spec.packed == "while_learning",
         checkpoint_activations=model.checkpoint_activations,
     )
 

@@ -149,6 +149,7 @@ class SimulatedBase(SharedBase):
         speed: Of the device that it would run on.
         fused: Whether its attention holds no scores.
         packed: Whether its linear layers stay in 4 bits, and are unpacked one by one as they are used.
+        unpacks: Whether packed ones are unpacked while responses are sampled.
         checkpoint_activations: See `SharedBase`.
     """
 
@@ -161,6 +162,7 @@ class SimulatedBase(SharedBase):
         speed: Speed,
         fused: bool,
         packed: bool,
+        unpacks: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
         with META:
@@ -169,7 +171,7 @@ class SimulatedBase(SharedBase):
         model.eval().requires_grad_(False)
         loaded = LoadedBase(model, None, dtype, {})  # type: ignore[arg-type]  # nothing is read or written
         with META:
-            super().__init__(loaded, lora, checkpoint_activations=checkpoint_activations, merge=not packed)
+            super().__init__(loaded, lora, checkpoint_activations=checkpoint_activations, merge=unpacks or not packed)
         self.speed = speed
         self.fused = fused
         self.packed = packed
