@@ -14,7 +14,7 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -147,16 +147,21 @@ def take_turns(ours: Worker, theirs: Worker, repeats: int) -> tuple[list[Told], 
 
 
 def measure(
-    rows: list[Row], repeats: int, threads: int, trl_python: str, tell: Callable[[str], None]
+    rows: list[Row],
+    repeats: int,
+    threads: int,
+    trl_python: str,
+    tell: Callable[[str], None],
+    given: Sequence[str] = (),
 ) -> list[Measured]:
-    """Measure all rows, those about the same two workers in the same turns."""
+    """Measure all rows, those about the same two workers in the same turns; both are given some more options."""
     measured = []
     for pair in dict.fromkeys(row.pair for row in rows):
         about = [row for row in rows if row.pair == pair]
         theirs_python = trl_python if about[0].trl else sys.executable
         with (
-            Worker(*pair[0], threads=threads) as ours,
-            Worker(*pair[1], python=theirs_python, threads=threads) as theirs,
+            Worker(*pair[0], *given, threads=threads) as ours,
+            Worker(*pair[1], *given, python=theirs_python, threads=threads) as theirs,
         ):
             told = take_turns(ours, theirs, repeats)
         for row in about:
@@ -199,6 +204,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--trl_python", default=sys.executable, help="an interpreter that has TRL")
+    parser.add_argument("--model", help="folder of another model than the bundled one")
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--check", type=Path, help="an earlier output; fails where a ratio is worse")
@@ -216,7 +222,12 @@ def main() -> None:
     )
     print("| what | ours | theirs | ratio | at most | met |\n|---|---|---|---|---|---|", flush=True)
     report.rows = measure(
-        rows, options.repeats, options.threads, options.trl_python, lambda text: print(text, flush=True)
+        rows,
+        options.repeats,
+        options.threads,
+        options.trl_python,
+        lambda text: print(text, flush=True),
+        [] if options.model is None else [f"--model={options.model}"],
     )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")

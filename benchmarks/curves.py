@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig
 
+from benchmarks.shapes import model_of_shape
 from benchmarks.workers import Worker
 from opcod.models import bundled_folder
 
@@ -55,15 +56,6 @@ SHAPES = {  # millions of parameters, as SmolLM2 comes -> what differs from the 
 }
 
 
-def model_of_shape(folder: Path, changes: dict[str, int]) -> Path:
-    """A model with random weights, of the bundled model's family."""
-    config = AutoConfig.from_pretrained(bundled_folder(), **changes, head_dim=64)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(bundled_folder()).save_pretrained(folder)
-    return folder
-
-
 def measure(option: str, value: object, repeats: int, threads: int) -> tuple[float, float]:
     """Median seconds of a step, and its peak of memory in GiB."""
     with Worker("opcod_step", "--peers=1", f"{option}={value}", threads=threads) as worker:
@@ -92,7 +84,8 @@ def main() -> None:
             print(rows[-1], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for size, changes in SHAPES.items():
-            model = model_of_shape(Path(folder) / str(size), changes)
+            config = AutoConfig.from_pretrained(bundled_folder(), **changes, head_dim=64)
+            model = model_of_shape(config, Path(folder) / str(size), tokenizer=bundled_folder())
             rows.append(("million parameters", size, *measure("--model", model, options.repeats, options.threads)))
             print(rows[-1], flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -59,13 +59,17 @@ def model_of(size: Size, options: argparse.Namespace) -> FixedWork:
         size,
         students=names[: options.peers],
         base=BaseModel(
-            options.model, quantization=options.quantization, dtype=options.dtype, attention=options.attention
+            options.model,
+            quantization=options.quantization,
+            packed=options.packed,
+            dtype=options.dtype,
+            attention=options.attention,
         ),
         lora=Lora(rank=8),
-        rollout=Sampling(share_prefixes=not options.plain),
-        feedback=Sampling(share_prefixes=not options.plain),
+        rollout=Sampling(share_prefixes=not options.plain, batch_size=options.batch_size),
+        feedback=Sampling(share_prefixes=not options.plain, batch_size=options.feedback_batch_size),
         matching=Matching(micro_batch_tokens=options.micro_batch_tokens, share_prefixes=not options.plain),
-        context=ContextSettings(limit=2048),
+        context=ContextSettings(limit=options.context),
         optimization=Optimization(lr=1e-5),
         evaluation_samples=1,
         checkpoint_activations=options.checkpoint_activations,
@@ -78,8 +82,12 @@ def step_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--peers", type=int, default=2)
     parser.add_argument("--quantization", default="none")
+    parser.add_argument("--packed", default="auto")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--attention", default="auto")
+    parser.add_argument("--batch_size", type=int, default=64, help="responses sampled side by side")
+    parser.add_argument("--feedback_batch_size", type=int, default=64, help="the same of feedback")
+    parser.add_argument("--context", type=int, default=2048, help="most tokens of what a self-teacher is shown")
     parser.add_argument("--micro_batch_tokens", type=int, default=2048)
     parser.add_argument("--checkpoint_activations", action="store_true")
     parser.add_argument("--plain", action="store_true", help="nothing that prompts begin with is shared")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from benchmarks.workers import Told, Turn
 from opcod.memory import keep_freed_memory
 from opcod.models import BaseModel, LoadedBase, load_base
 from opcod.peers import Lora, SharedBase
-from opcod.rollout import Request, Sampling, sample
+from opcod.rollout import Request, Response, Sampling, sample
 
 LOWEST_TOKEN = 100  # above special tokens
+MOST = 1024  # rows side by side, as many as `generate` takes
 
 
 def main() -> None:
@@ -34,55 +37,60 @@ def main() -> None:
     attention = "auto" if options.by == "opcod" else "sdpa"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_base(BaseModel(options.model, quantization=options.quantization, attention=attention), device)
-    numbers = torch.randint(
-        LOWEST_TOKEN,
-        loaded.model.config.get_text_config().vocab_size,
-        (options.questions, options.prompt),
-        generator=torch.Generator().manual_seed(0),
-    )
-    work = {"opcod": _opcod, "generate": _generate}[options.by](loaded, numbers, options)
+    prompts = prompts_of(loaded, options.questions, options.prompt)
     tokens = options.questions * options.samples * options.length
+    sampling = Sampling(max_new_tokens=options.length, batch_size=MOST, share_prefixes=not options.plain)
+
+    if options.by == "opcod":
+        keep_freed_memory()
+        base = SharedBase(loaded, Lora(rank=8))
+        base.add_adapter("student", seed=0)
 
     def told() -> Told:
-        work()
+        if options.by == "opcod":
+            sampled(base, "student", prompts, options.samples, sampling)
+        else:
+            generated(loaded.model, prompts, options.samples, options.length)
         return {"rollout_tokens": tokens}
 
     turn.serve(told)
 
 
-def _opcod(loaded: LoadedBase, prompts: torch.Tensor, options: argparse.Namespace) -> Callable[[], object]:
-    keep_freed_memory()
-    base = SharedBase(loaded, Lora(rank=8))
-    base.add_adapter("student", seed=0)
-    requests = [Request(tuple(p), (i, j)) for i, p in enumerate(prompts.tolist()) for j in range(options.samples)]
-    sampling = Sampling(max_new_tokens=options.length, share_prefixes=not options.plain)
-
-    def work() -> object:
-        with base.sampling("student"):
-            return sample(base, requests, sampling, ())
-
-    return work
+def prompts_of(loaded: LoadedBase, count: int, length: int) -> list[list[int]]:
+    """So many prompts of random tokens."""
+    size = loaded.model.config.get_text_config().vocab_size
+    generator = torch.Generator().manual_seed(0)
+    prompts: list[list[int]] = torch.randint(LOWEST_TOKEN, size, (count, length), generator=generator).tolist()
+    return prompts
 
 
-def _generate(loaded: LoadedBase, prompts: torch.Tensor, options: argparse.Namespace) -> Callable[[], object]:
-    ids = prompts.to(loaded.model.device)
-
-    @torch.no_grad()
-    def work() -> object:
-        return loaded.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=True,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=0,
-            max_new_tokens=options.length,
-            min_new_tokens=options.length,
-            num_return_sequences=options.samples,
-            pad_token_id=0,
+def sampled(
+    base: SharedBase, adapter: str, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling
+) -> list[Response]:
+    """Responses to every prompt, by opcod; none ends by itself."""
+    with base.sampling(adapter):
+        return sample(
+            base, [Request(tuple(p), (i, j)) for i, p in enumerate(prompts) for j in range(samples)], sampling, ()
         )
 
-    return work
+
+@torch.no_grad()
+def generated(model: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int, length: int) -> Tensor:
+    """The same by transformers."""
+    ids = torch.tensor(prompts, device=model.device)
+    tokens: Tensor = model.generate(  # type: ignore[operator]
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        max_new_tokens=length,
+        min_new_tokens=length,
+        num_return_sequences=samples,
+        pad_token_id=0,
+    )
+    return tokens
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ import json
 import math
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 
-from transformers import AutoTokenizer, LlamaConfig, PreTrainedConfig, Qwen3Config
+from transformers import AutoTokenizer
 
+from benchmarks.shapes import SHAPES
 from opcod.codistillation import CoDistillation
 from opcod.commands import Planned
 from opcod.devices import GPUS
@@ -39,29 +40,8 @@ WITHIN, BETWEEN, MACHINE = 450e9, 50e9, 8
 """Bytes a second of a GPU to others in its machine (NVLink) and in other machines (400 Gb/s), and GPUs a machine."""
 LATENCY = 10e-6
 """Seconds for a message to the next GPU, however small."""
-SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
-    "8B": lambda: Qwen3Config(
-        vocab_size=151936,
-        hidden_size=4096,
-        intermediate_size=12288,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=40960,
-        tie_word_embeddings=False,
-    ),
-    "70B": lambda: LlamaConfig(
-        vocab_size=128256,
-        hidden_size=8192,
-        intermediate_size=28672,
-        num_hidden_layers=80,
-        num_attention_heads=64,
-        num_key_value_heads=8,
-        max_position_embeddings=131072,
-        tie_word_embeddings=False,
-    ),
-}
+MODELS = {"8B": "Qwen3-8B", "70B": "Llama-70B"}
+"""What each is called -> its shape."""
 ON = {"8B": "h100", "70B": "h200"}
 """The GPU that holds each, 64 responses of the published length side by side."""
 RESPONSE, FEEDBACK = 600, 200
@@ -141,7 +121,7 @@ def rows_of(name: str, lengths: Sequence[float]) -> tuple[list[Row], int, float]
     """The steps of a shape, n, and the bytes of its adapter's gradient."""
     device = GPUS[ON[name]]
     with tempfile.TemporaryDirectory() as folder:
-        SHAPES[name]().save_pretrained(folder)
+        SHAPES[MODELS[name]]().save_pretrained(folder)
         configs = ["configs/base.yaml", "configs/pair-physics-chemistry.yaml", "configs/size-paper.yaml"]
         options = [o for config in configs for o in ("-c", config)]
         command = Planned([*options, f"--model.base.model={folder}", f"--device={ON[name]}"])
@@ -200,7 +180,7 @@ def main() -> None:
     with given.output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for name in SHAPES:
+        for name in MODELS:
             made, samples, size = rows_of(name, lengths)
             print(f"{name}: {size / 1e6:.0f} MB of gradient a step")
             writer.writerows(row.cells(samples) for row in made)

@@ -45,6 +45,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser()
     size_arguments(parser)
+    parser.add_argument("--model", help="folder; by default the bundled one")
     parser.add_argument("--checkpoint_activations", action="store_true")
     options = parser.parse_args()
     size = size_of(options)
@@ -56,6 +57,7 @@ def main() -> None:
         seen["responses"] += rows
         return [float(is_right(i % size.samples)) for i in range(rows)]
 
+    folder = options.model or bundled_folder()
     prompts = [student_messages(q) for q in questions_of(size, STEPS)]
     settings = SDPOConfig(
         output_dir=tempfile.mkdtemp(),
@@ -84,8 +86,8 @@ def main() -> None:
         disable_tqdm=True,
     )
     trainer = SDPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(bundled_folder(), dtype=torch.bfloat16),
-        processing_class=AutoTokenizer.from_pretrained(bundled_folder()),
+        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16),
+        processing_class=AutoTokenizer.from_pretrained(folder),
         reward_funcs=every_other_is_right,
         args=settings,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),

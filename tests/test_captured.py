@@ -9,11 +9,9 @@ from torch.utils._pytree import tree_map_only
 import opcod.rollout
 from opcod.decoding import SPARE
 from opcod.optimization import DivergedError
-from opcod.peers import SharedBase
 from opcod.rollout import Rows, Sampling
 from test_decoding import FAMILIES, GROUPS, base_of
 from test_rollout import MANY_ENDS, assert_same
-from tiny import LORA, load_tiny, stir
 
 LIMIT = SPARE + 30  # beyond what is allocated at once
 
@@ -63,16 +61,17 @@ class Recorder(TorchDispatchMode):
             now.update({id(old): new for old, new in flat})
 
 
-def repeated(base, requests, sampling, ends):
+def repeated(base, requests, sampling, ends, after=lambda rows: None):
     """Sample as `sample` does, with steps that are recorded and repeated."""
     with base.using("ann"), torch.no_grad():
-        rows = Rows(base, requests, sampling, ends, captures=True)
+        rows = Rows(base, requests, sampling, ends, on_gpu=True)
         with base.decoding(rows.cache):
             rows.begin()
             while tokens := rows.look():
                 rows.reserve(tokens)
                 for _ in range(tokens):
                     rows.advance()
+                    after(rows)
     return [rows.responses[i] for i in range(len(requests))]
 
 
@@ -144,18 +143,28 @@ def test_want_of_memory_while_capturing_is_no_reason_to_go_on_without(monkeypatc
         repeated(base_of(FAMILIES["llama"](), "sdpa"), GROUPS["feedback"], Sampling(max_new_tokens=40), ())
 
 
-def test_numbers_that_are_none_are_noticed_by_the_next_look(tiny_folder, recorder):
-    base = SharedBase(load_tiny(tiny_folder), LORA)
-    base.add_adapter("ann", seed=1)
-    stir(base, "ann", seed=2)
-    count = 0
+def test_numbers_that_are_none_are_noticed_by_the_next_look(recorder):
+    base, asked = base_of(FAMILIES["llama"](), "sdpa"), GROUPS["groups of one size"]
 
-    def spoil(module, args, output):
-        nonlocal count
-        count += 1
-        return output * float("nan") if count > 21 else output
+    def spoil(rows):
+        if rows._drawn == 21:
+            rows.cache.layers[0].values.fill_(torch.nan)
 
-    base.loaded.model.get_output_embeddings().register_forward_hook(spoil)
     with pytest.raises(DivergedError, match="at token 22 "):
-        with base.using("ann"):
-            opcod.rollout.sample(base, GROUPS["groups of one size"], Sampling(max_new_tokens=40), ())
+        repeated(base, asked, Sampling(max_new_tokens=40), (), after=spoil)
+    assert recorder.made == 1
+
+
+def test_what_comes_after_a_response_has_ended_may_be_no_number(recorder):
+    base, asked = base_of(FAMILIES["llama"](), "sdpa"), GROUPS["groups of one size"]
+    sampling = Sampling(max_new_tokens=40)
+    whole = repeated(base, asked, sampling, ())
+    end = int(whole[0].tokens[20])
+
+    def spoil(rows):
+        if rows._drawn == 21:
+            rows.cache.layers[0].values[0].fill_(torch.nan)
+
+    first = whole[0].tokens.tolist().index(end) + 1
+    found = repeated(base, asked, sampling, (end,), after=spoil)
+    assert found[0].tokens.tolist() == whole[0].tokens[:first].tolist()

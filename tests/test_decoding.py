@@ -34,10 +34,10 @@ FAMILIES = {
 }
 
 
-def base_of(config: PretrainedConfig, attention: str) -> SharedBase:
+def base_of(config: PretrainedConfig, attention: str, device: str = "cpu") -> SharedBase:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
-    base = SharedBase(LoadedBase(model.eval().requires_grad_(False), None, torch.float32, {}), LORA)
+    base = SharedBase(LoadedBase(model.to(device).eval().requires_grad_(False), None, torch.float32, {}), LORA)
     base.add_adapter("ann", seed=1)
     stir(base, "ann", seed=2)
     return base

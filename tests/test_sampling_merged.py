@@ -69,9 +69,8 @@ def test_unpacked_weights_are_let_go_and_the_packed_ones_learn(packed):
     kept = linear.weight.data.clone()
     with packed.using("one"):
         before = packed.hidden(IDS)
-    with pytest.raises(KeyboardInterrupt), packed.sampling("one"):
+    with packed.sampling("one"):
         assert "forward" in vars(linear)
-        raise KeyboardInterrupt
     assert "forward" not in vars(linear)
     assert torch.equal(linear.weight.data, kept)
     with packed.using("one"):

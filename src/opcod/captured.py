@@ -23,10 +23,10 @@ class Captured:
 
     def __init__(self, work: Callable[[], object], device: torch.device, before: Captured | None = None) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        pool = () if before is None else (before._graph.pool(),)
+        pool = None if before is None else before._graph.pool()
         torch.cuda.synchronize(device)
         with torch.cuda.stream(_stream(device)):
-            self._graph.capture_begin(*pool, capture_error_mode="thread_local")
+            self._graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 work()
             except BaseException:

@@ -23,7 +23,7 @@ from opcod.matching import match
 from opcod.peers import Peer, SharedBase
 from opcod.rollout import Request, Response, Rows, Sampling, prefill
 from opcod.scoring import Scored
-from opcod.simulation import META, SimulatedBase, Trace
+from opcod.simulation import SimulatedBase, Trace
 from opcod.specialist import imitate
 from opcod.students import Students
 

@@ -65,6 +65,8 @@ class Sampling:
         batch_size: Responses sampled side by side.
         share_prefixes: Keep and read what neighbours begin with once, by opcod's own attention, for models that take
             one; otherwise every row has a copy, read by the model's attention.
+        capture: On a GPU, where prefixes are shared, record what is done for one token as a CUDA graph and repeat it;
+            otherwise Python launches every operation anew.
     """
 
     temperature: float = 1.0
@@ -72,6 +74,7 @@ class Sampling:
     max_new_tokens: int = 256
     batch_size: int = 64
     share_prefixes: bool = True
+    capture: bool = True
 
     def __post_init__(self) -> None:
         faults = []
@@ -174,7 +177,7 @@ class Rows:
         requests: One a row.
         sampling: How they are sampled.
         ends: Token ids that end a response.
-        captures: Whether steps are captured, where all layers share what rows begin with; by default on a GPU.
+        on_gpu: Whether steps can be captured; by default what the device says.
     """
 
     def __init__(
@@ -183,7 +186,7 @@ class Rows:
         requests: Sequence[Request],
         sampling: Sampling,
         ends: Sequence[int],
-        captures: bool | None = None,
+        on_gpu: bool | None = None,
     ) -> None:
         device, rows, limit = base.device, len(requests), sampling.max_new_tokens
         self.base, self.sampling = base, sampling
@@ -202,7 +205,8 @@ class Rows:
         self._finished = torch.zeros(rows, dtype=torch.bool, device=device)
         self._live = list(range(rows))  # the request of each row
         self._drawn = self._seen = 0  # tokens of each row, and those of them that were looked at
-        self._captures = (device.type == "cuda" if captures is None else captures) and not self._grows
+        on_gpu = device.type == "cuda" if on_gpu is None else on_gpu
+        self._captures = on_gpu and sampling.capture and not self._grows
         self._captured: Captured | None = None
         self._fits = False  # whether what was captured is of the shapes as they are
 
@@ -284,6 +288,7 @@ class Rows:
         if self._grows:
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         else:
+            assert isinstance(self.cache, SharedCache)
             self._mask.index_fill_(3, self.cache.place + self.cache.shared, 0.0)
         hidden = self.base.hidden(
             self._chosen[:, None], attention_mask=self._mask, position_ids=self._place[:, None], cache=self.cache
@@ -303,7 +308,9 @@ class Rows:
             if is_out_of_memory(error):
                 raise
             self._captures = False
-            warnings.warn(f"sampling launches every operation by itself, as this cannot be captured: {error}", stacklevel=2)
+            warnings.warn(
+                f"sampling launches every operation by itself, as this cannot be captured: {error}", stacklevel=2
+            )
 
     def _give_out(self, chosen: Tensor) -> None:
         """The responses of these rows."""

@@ -1,0 +1,150 @@
+"""A step's parts at the longest that their limits allow: memory, and what a token or a group takes there.
+
+    python -m benchmarks.limits --shape Qwen3-8B --tokenizer FOLDER --output FILE
+
+The limits are those of `configs/size-paper.yaml`. Every row is as long as it may be, so nothing a run meets takes more.
+Of a rollout only some tokens are sampled, with the room that the last one needs; of matching, one question's responses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.compare import machine
+from benchmarks.on_gpu import memory, synchronize
+from benchmarks.shapes import SHAPES, model_of_shape
+from opcod.card import commit_of_checkout
+from opcod.contexts import ContextSettings
+from opcod.devices import GIB
+from opcod.matching import Matching, match
+from opcod.models import BaseModel, load_base
+from opcod.passes import Lengths, matching_contexts
+from opcod.peers import Lora, Peer, SharedBase
+from opcod.rollout import Request, Rows, Sampling
+
+TOKENS = 32
+"""Sampled where a token's time is measured."""
+
+
+def sampled(base: SharedBase, adapter: str, requests: list[Request], longest: int) -> dict[str, float]:
+    """Prefill, a token at the beginning, and one of the same with room for the longest."""
+    found: dict[str, float] = {"rows": len(requests)}
+    sampling = Sampling(max_new_tokens=longest, batch_size=len(requests))
+    synchronize(reset=True)
+    with base.sampling(adapter), torch.no_grad():
+        began = time.perf_counter()
+        rows = Rows(base, requests, sampling, ())
+        synchronize()
+        found["seconds_to_read"] = time.perf_counter() - began
+        with base.decoding(rows.cache):
+            rows.begin()
+            for name, reserved in (("first", TOKENS), ("last", longest - 1 - TOKENS)):
+                rows.reserve(reserved)
+                rows.advance()  # is captured
+                synchronize()
+                began = time.perf_counter()
+                for _ in range(TOKENS - 1):
+                    rows.advance()
+                synchronize()
+                found[f"seconds_a_token_{name}"] = (time.perf_counter() - began) / (TOKENS - 1)
+    return found | memory()
+
+
+def matched(tutee: Peer, at: Lengths, context: ContextSettings, samples: int, tokens: int) -> dict[str, float]:
+    """Matching of one question's responses, all with s and f of the longest."""
+    contexts = matching_contexts(at, context, questions=1, samples=samples)
+    synchronize(reset=True)
+    began = time.perf_counter()
+    match(tutee, contexts, Matching(micro_batch_tokens=tokens), Tensor.backward)
+    synchronize()
+    shown = {"context_tokens": float(len(contexts[0].prompt)), "responses": float(samples)}
+    return shown | {"seconds": time.perf_counter() - began} | memory()
+
+
+def main() -> None:
+    """Measure, and add a line of JSON to the output."""
+    warnings.simplefilter("ignore")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "opcod-shapes")
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--quantization", default="nf4")
+    parser.add_argument("--packed", default="auto")
+    parser.add_argument("--samples", type=int, default=8)
+    for name, default in {
+        "prompt": 2048,
+        "response": 4096,
+        "feedback": 1024,
+        "context": 10240,
+        "micro_batch_tokens": 32768,
+        "batch_size": 64,
+        "feedback_batch_size": 32,
+    }.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--cap_gib", type=float)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.cap_gib is not None and device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(options.cap_gib * GIB / torch.cuda.mem_get_info()[1])
+    folder = model_of_shape(
+        SHAPES[options.shape](), options.folder / options.shape, tokenizer=options.tokenizer, device=device
+    )
+    spec = BaseModel(str(folder), quantization=options.quantization, packed=options.packed, dtype="bfloat16")
+    base = SharedBase(load_base(spec, device), Lora(rank=8), checkpoint_activations=True)
+    peers = [Peer(name, "physics", base) for name in ("one", "other")]
+    for peer in peers:
+        peer.create(seed=0, source=None)
+    tutee, tutor = peers
+    n, own = options.samples, options.response
+    at = Lengths(
+        prompt=options.prompt,
+        context=options.prompt,
+        tutoring=options.prompt,
+        response=own,
+        feedback=options.feedback,
+        limit=options.context,
+    )
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "day": date.today().isoformat(),
+        "commit": commit_of_checkout(),
+        "options": {k: v for k, v in vars(options).items() if k not in ("folder", "tokenizer", "output")},
+    }
+    asked = [
+        Request((100 + row // n,) * options.prompt, (row,), options.prompt - 1) for row in range(options.batch_size)
+    ]
+    told = [
+        Request((100 + row // n,) * at.tutoring + (200 + row,) * own, (row,), at.tutoring)
+        for row in range(options.feedback_batch_size)
+    ]
+    parts = {
+        "rollout": lambda: sampled(base, tutee.adapter("student"), asked, own),
+        "feedback": lambda: sampled(base, tutor.adapter("tutor"), told, options.feedback),
+        "match": lambda: matched(tutee, at, ContextSettings(limit=options.context), n, options.micro_batch_tokens),
+    }
+    try:
+        for name, part in parts.items():
+            found[name] = part()
+            print(name, json.dumps(found[name]), flush=True)
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with options.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""A model's steps and rollouts on a GPU, beside transformers' `generate`: seconds, tokens, memory, share of the peak.
+
+    python -m benchmarks.on_gpu --shape Qwen3-8B --quantization nf4 --tokenizer FOLDER --output FILE
+
+One process measures one model, which has the published shape and random weights (`benchmarks.shapes`). The work is that
+of `benchmarks.fixed_work`: no response ends by itself, and every other one counts as right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import lightning as L
+import peft
+import torch
+import transformers
+
+from benchmarks.compare import machine
+from benchmarks.fixed_work import FixedWork, question_data, size_of
+from benchmarks.opcod_step import model_of, step_arguments, trainer_of
+from benchmarks.rollouts import generated, prompts_of, sampled
+from benchmarks.shapes import SHAPES, model_of_shape
+from opcod.card import commit_of_checkout
+from opcod.devices import GIB
+from opcod.models import BaseModel, load_base
+from opcod.peers import SharedBase
+from opcod.rollout import Sampling
+
+
+class Steps(L.Callback):
+    """Measures every step, and rollouts at the end, while the model is still on the GPU.
+
+    Args:
+        found: Where the figures go.
+        at_end: Measures the rest.
+    """
+
+    def __init__(self, found: dict[str, Any], at_end: Callable[[FixedWork], None]) -> None:
+        self.found = found
+        self.at_end = at_end
+        self._began = 0.0
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, idx: int) -> None:
+        """Start the clock."""
+        synchronize(reset=True)
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, idx: int
+    ) -> None:
+        """Keep what the step came to."""
+        assert isinstance(pl_module, FixedWork)
+        record = pl_module.record
+        assert record is not None
+        synchronize()
+        step: dict[str, float] = {"seconds": time.perf_counter() - self._began, **memory()}
+        step |= {name: s for name, s in record.figures.items() if name.startswith("seconds/")}
+        step["rollout_tokens"] = sum(len(a.response.tokens) for a in record.attempts)
+        step["feedback_tokens"] = sum(f.tokens for f in record.asked_feedbacks())
+        step["prompt_tokens"] = sum(len(a.prompt) for a in record.attempts)
+        step["context_tokens"] = sum(len(c.prompt) for c in record.contexts)
+        self.found["steps"].append(step)
+        print(json.dumps(step), flush=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure the rest."""
+        assert isinstance(pl_module, FixedWork)
+        self.at_end(pl_module)
+
+
+def synchronize(*, reset: bool = False) -> None:
+    """Wait for the GPU, and with `reset` begin to measure memory anew."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+
+
+def memory() -> dict[str, float]:
+    """GiB that tensors took at most since the reset, and that were taken from the device for them."""
+    if not torch.cuda.is_available():
+        return {}
+    return {
+        "peak_gib": torch.cuda.max_memory_allocated() / GIB,
+        "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
+    }
+
+
+def seconds(work: Callable[[], object], repeats: int, *, warm: int = 1) -> float:
+    """The median."""
+    taken = []
+    for turn in range(warm + repeats):
+        synchronize()
+        began = time.perf_counter()
+        work()
+        synchronize()
+        if turn >= warm:
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def ceilings(device: str) -> dict[str, float]:
+    """TFLOP/s of a large bfloat16 product, and TB/s of a copy, bytes read and written."""
+    size = 8192 if device == "cuda" else 512
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    long = torch.randn(size * size, 4, device=device)
+    copy = torch.empty_like(long)
+    return {
+        "tflops": 2 * size**3 / seconds(lambda: a @ b, 20, warm=5) / 1e12,
+        "terabytes": 2 * long.nbytes / seconds(lambda: copy.copy_(long), 20, warm=5) / 1e12,
+    }
+
+
+def rollouts(base: SharedBase, other: BaseModel, samplings: Sequence[Sampling], options: argparse.Namespace) -> Any:
+    """Tokens a second of opcod and of `generate`, in groups of 8 over prompts of 300 tokens, by turns."""
+    loaded = load_base(other, base.device)
+    adapter = next(n for n in base.peft.peft_config if n.endswith("_student"))
+    found = []
+    for questions in options.groups:
+        prompts = prompts_of(loaded, questions, 300)
+        tokens = questions * 8 * options.rollout_length
+        works: dict[str, Callable[[], object]] = {
+            f"opcod, {name}": partial(sampled, base, adapter, prompts, 8, sampling)
+            for name, sampling in zip(("captured", "launched one by one"), samplings, strict=True)
+        }
+        works["generate"] = partial(generated, loaded.model, prompts, 8, options.rollout_length)
+        for work in works.values():
+            work()
+        taken: dict[str, list[float]] = {name: [] for name in works}
+        peaks: dict[str, float] = {}
+        for _ in range(options.turns):
+            for name, work in works.items():
+                synchronize(reset=True)
+                taken[name].append(seconds(work, 1, warm=0))
+                peaks[name] = memory().get("peak_gib", 0.0)
+        for name, times in taken.items():
+            row = {"by": name, "rows": questions * 8, "seconds": times, "peak_gib": peaks[name]}
+            row["tokens_per_second"] = tokens / statistics.median(times)
+            found.append(row)
+            print(json.dumps(row), flush=True)
+    return found
+
+
+def mismatch(base: SharedBase, prompts: Sequence[Sequence[int]], sampling: Sampling) -> dict[str, float]:
+    """How far the log-probabilities of sampled tokens are from those that a plain pass with the adapter gives."""
+    adapter = next(n for n in base.peft.peft_config if n.endswith("_student"))
+    responses = sampled(base, adapter, prompts, 1, sampling)
+    apart = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        ids = torch.tensor([[*prompt, *response.tokens.tolist()]], device=base.device)
+        with base.using(adapter):
+            scored = base.head(base.hidden(ids)[0, len(prompt) - 1 : -1]).log_softmax(-1)
+        apart.append(scored.gather(1, ids[0, len(prompt) :, None])[:, 0].cpu() - response.log_probs)
+    differences = torch.cat(apart)
+    return {"mean_abs": float(differences.abs().mean()), "largest": float(differences.abs().max())}
+
+
+def main() -> None:
+    """Measure, and add a line of JSON to the output."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    step_arguments(parser)
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "opcod-shapes")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of one, with a chat template")
+    parser.add_argument("--steps", type=int, default=2, help="of each student")
+    parser.add_argument("--groups", type=int, nargs="*", default=[4, 8], help="questions of a rollout beside generate")
+    parser.add_argument("--rollout_length", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--cap_gib", type=float, help="memory that the process may have")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.cap_gib is not None and device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(options.cap_gib * GIB / torch.cuda.mem_get_info()[1])
+    began = time.perf_counter()
+    folder = model_of_shape(
+        SHAPES[options.shape](), options.folder / options.shape, tokenizer=options.tokenizer, device=device
+    )
+    options.model = str(folder)
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "day": date.today().isoformat(),
+        "commit": commit_of_checkout(),
+        "versions": {m.__name__: m.__version__ for m in (torch, transformers, peft, bitsandbytes)},
+        "options": {k: v for k, v in vars(options).items() if k not in ("folder", "tokenizer", "output", "model")},
+        "ceilings": ceilings(device),
+        "seconds_to_make": time.perf_counter() - began,
+        "steps": [],
+    }
+    print(json.dumps(found["ceilings"]), flush=True)
+
+    def rest(module: FixedWork) -> None:
+        found["seconds_of_all_steps"] = time.perf_counter() - began
+        base, spec = module.peers[0].base, module.base
+        captured = Sampling(max_new_tokens=options.rollout_length, batch_size=1024)
+        if options.groups:
+            found["mismatch"] = mismatch(base, prompts_of(base.loaded, 4, 300), captured)
+            both = (captured, replace(captured, capture=False))
+            found["rollouts"] = rollouts(base, replace(spec, attention="sdpa"), both, options)
+
+    size = size_of(options)
+    try:
+        trainer_of(Steps(found, rest)).fit(model_of(size, options), datamodule=question_data(size, options.steps))
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with options.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What only a GPU can show: captured graphs, packed weights and want of memory are the same there as the plain path."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import opcod.rollout
+from opcod.checkpoint import KEY
+from opcod.cli import main
+from opcod.matching import Matching
+from opcod.models import BaseModel, load_base
+from opcod.peers import Peer, SharedBase
+from opcod.rollout import Sampling, sample
+from test_decoding import FAMILIES, GROUPS, base_of
+from test_matching import matched
+from test_prefixes import CONTEXTS
+from test_rollout import MANY_ENDS, assert_same
+from tiny import LORA, build_folder, run_config, stir
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+LIMIT = 300  # beyond what is allocated at once
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """How often a step was captured."""
+    made = []
+
+    class Counted(opcod.rollout.Captured):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+
+    monkeypatch.setattr(opcod.rollout, "Captured", Counted)
+    return made
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("asked", GROUPS.values(), ids=GROUPS)
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"temperature": 0.6, "top_p": 0.95}])
+def test_captured_steps_sample_what_plain_ones_do(family, asked, settings, captures):
+    base = base_of(FAMILIES[family](), "sdpa", device="cuda")
+    sampling = Sampling(max_new_tokens=LIMIT, **settings)
+    with base.using("ann"):
+        plain = sample(
+            base, [replace(r, shared=0) for r in asked], replace(sampling, share_prefixes=False), MANY_ENDS[::24]
+        )
+        apart = sample(base, asked, replace(sampling, capture=False), MANY_ENDS[::24])
+        assert not captures
+        found = sample(base, asked, sampling, MANY_ENDS[::24])
+    assert_same(apart, plain)
+    assert_same(found, plain)
+    assert bool(captures) == (family != "gemma3"), "windows are not captured"
+
+
+def loaded(folder, device="cuda", **settings):
+    base = SharedBase(load_base(BaseModel(str(folder), **settings), device), LORA)
+    base.add_adapter("ann", seed=1)
+    stir(base, "ann", seed=2)
+    return base
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build_folder(tmp_path_factory.mktemp("cuda") / "tiny-llama", hidden=128, intermediate=256)
+
+
+IDS = torch.arange(40)[None] + 5
+
+
+def test_packed_weights_hold_what_the_cpu_makes_of_them(folder):
+    settings = {"quantization": "nf4", "dtype": "float32"}
+    found = {}
+    for device, packed in (("cuda", "yes"), ("cuda", "no"), ("cpu", "no")):
+        base = loaded(folder, device, packed=packed, **settings)
+        with base.using("ann"):
+            found[device, packed] = base.head(base.hidden(IDS.to(device))[0]).cpu()
+    largest = found["cpu", "no"].abs().max().item()
+    torch.testing.assert_close(found["cuda", "yes"], found["cuda", "no"], rtol=1e-3, atol=1e-3 * largest)
+    torch.testing.assert_close(found["cuda", "no"], found["cpu", "no"], rtol=1e-3, atol=1e-3 * largest)
+
+
+@pytest.mark.parametrize("packed", ["yes", "while_learning", "no"])
+def test_packed_weights_are_sampled_from_as_they_score(folder, packed, captures):
+    """In bfloat16: the mean of the differences is of its rounding, whether the weights are unpacked or not."""
+    base = loaded(folder, quantization="nf4", packed=packed)
+    asked = GROUPS["groups of different sizes"]
+    with base.sampling("ann"):
+        responses = sample(base, asked, Sampling(max_new_tokens=60), ())
+    assert captures
+    for request, response in zip(asked, responses, strict=True):
+        ids = torch.tensor([[*request.prompt, *response.tokens.tolist()]], device="cuda")
+        with base.using("ann"):
+            scored = base.head(base.hidden(ids)[0, len(request.prompt) - 1 : -1]).log_softmax(-1)
+        differences = scored.gather(1, ids[0, len(request.prompt) :, None])[:, 0].cpu() - response.log_probs
+        assert differences.abs().mean() < 0.1
+
+
+def tutee(folder, device, **settings):
+    peer = Peer("ann", "physics", SharedBase(load_base(BaseModel(str(folder), **settings), device), LORA))
+    peer.create(seed=0, source=None)
+    for number, role in enumerate(("student", "teacher", "tutor")):
+        stir(peer.base, peer.adapter(role), seed=number)
+    return peer
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantization": "nf4"}], ids=["float32", "nf4"])
+def test_matching_is_the_cpus(folder, settings):
+    settings = {"quantization": "none", "dtype": "float32"} | settings
+    plain, expected, _ = matched(tutee(folder, "cpu", **settings), CONTEXTS, Matching())
+    for share in (True, False):
+        found, gradients, _ = matched(tutee(folder, "cuda", **settings), CONTEXTS, Matching(share_prefixes=share))
+        assert found.loss == pytest.approx(plain.loss, rel=1e-3)
+        for ours, theirs in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item())
+
+
+def test_nf4_in_bfloat16_learns_in_the_direction_of_float32(tmp_path):
+    folder = build_folder(tmp_path / "even", hidden=128, intermediate=256, spread=0.02)  # rounding is not blown up
+    _, expected, _ = matched(tutee(folder, "cpu", quantization="nf4", dtype="float32"), CONTEXTS, Matching())
+    _, gradients, _ = matched(tutee(folder, "cuda", quantization="nf4"), CONTEXTS, Matching())
+    ours, theirs = (torch.cat([g.flatten().cpu() for g in side]) for side in (gradients, expected))
+    assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
+def test_want_of_memory_is_met_by_halves(folder):
+    peer = tutee(folder, "cuda", quantization="none", dtype="float32")
+    many = CONTEXTS * 200
+    settings = Matching(micro_batch_tokens=60_000, share_prefixes=False)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    plain, expected, _ = matched(peer, many, settings)
+    taken = torch.cuda.max_memory_allocated() - before
+    _, total = torch.cuda.mem_get_info()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((before + 0.7 * taken) / total)
+    try:
+        with pytest.warns(UserWarning, match="out of memory with micro_batch_tokens at 60000"):
+            found, gradients, _ = matched(peer, many, settings)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert found.loss == pytest.approx(plain.loss, rel=1e-4)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
+
+
+def test_a_run_in_4_bits_goes_through_and_goes_on_where_it_was(folder, tmp_path, captures):
+    settings = run_config(folder)
+    settings["model"]["base"] |= {"quantization": "nf4", "dtype": "auto"}
+    settings["model"]["rollout"] = {"max_new_tokens": 40}
+    settings["trainer"]["accelerator"] = "gpu"
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+
+    def run(name, *options):
+        given = [f"-c={tmp_path / 'run.yaml'}", f"--trainer.logger.init_args.save_dir={tmp_path / name}", *options]
+        main(["fit", *given])
+        return sorted((tmp_path / name).rglob("last.ckpt"))[-1]
+
+    def students(file):
+        kept = torch.load(file, weights_only=True, map_location="cpu")[KEY]["peers"]
+        return [t for name in sorted(kept) for _, t in sorted(kept[name]["student"].items())]
+
+    whole = students(run("whole"))
+    assert captures
+    half = run("half", "--trainer.max_epochs=1")
+    rest = run("half", f"--ckpt_path={half}")
+    assert rest != half
+    for ours, theirs in zip(students(rest), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
