@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import json
 import platform
+import re
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -153,14 +154,15 @@ def measure(
     trl_python: str,
     tell: Callable[[str], None],
     given: Sequence[str] = (),
+    ours_given: Sequence[str] = (),
 ) -> list[Measured]:
-    """Measure all rows, those about the same two workers in the same turns; both are given some more options."""
+    """Measure all rows, those about the same two workers in the same turns; they are given some more options."""
     measured = []
     for pair in dict.fromkeys(row.pair for row in rows):
         about = [row for row in rows if row.pair == pair]
         theirs_python = trl_python if about[0].trl else sys.executable
         with (
-            Worker(*pair[0], *given, threads=threads) as ours,
+            Worker(*pair[0], *given, *ours_given, threads=threads) as ours,
             Worker(*pair[1], *given, python=theirs_python, threads=threads) as theirs,
         ):
             told = take_turns(ours, theirs, repeats)
@@ -205,12 +207,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--trl_python", default=sys.executable, help="an interpreter that has TRL")
     parser.add_argument("--model", help="folder of another model than the bundled one")
-    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--only", default="", help="a pattern: rows in whose name it is found")
+    parser.add_argument("--ours", nargs="*", default=[], help="more options of opcod's workers, without their dashes")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--check", type=Path, help="an earlier output; fails where a ratio is worse")
     options = parser.parse_args()
     has_trl = options.trl_python != sys.executable or importlib.util.find_spec("trl") is not None
-    rows = [row for row in ROWS if options.only in row.name and (has_trl or not row.trl)]
+    rows = [row for row in ROWS if re.search(options.only, row.name) and (has_trl or not row.trl)]
     if not has_trl:
         print("TRL is not installed: its rows are left out", file=sys.stderr)
     report = Report(
@@ -228,6 +231,7 @@ def main() -> None:
         options.trl_python,
         lambda text: print(text, flush=True),
         [] if options.model is None else [f"--model={options.model}"],
+        [f"--{option}" for option in options.ours],
     )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")

@@ -12,7 +12,6 @@ import argparse
 import json
 import tempfile
 import time
-import warnings
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.compare import machine
-from benchmarks.on_gpu import memory, synchronize
+from benchmarks.on_gpu import memory, show_what_matters, synchronize
 from benchmarks.shapes import SHAPES, model_of_shape
 from opcod.card import commit_of_checkout
 from opcod.contexts import ContextSettings
@@ -73,7 +72,7 @@ def matched(tutee: Peer, at: Lengths, context: ContextSettings, samples: int, to
 
 def main() -> None:
     """Measure, and add a line of JSON to the output."""
-    warnings.simplefilter("ignore")
+    show_what_matters()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "opcod-shapes")

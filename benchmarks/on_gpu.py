@@ -46,10 +46,12 @@ class Steps(L.Callback):
     Args:
         found: Where the figures go.
         at_end: Measures the rest.
+        most: Steps.
     """
 
-    def __init__(self, found: dict[str, Any], at_end: Callable[[FixedWork], None]) -> None:
+    def __init__(self, found: dict[str, Any], at_end: Callable[[FixedWork], None], most: int | None) -> None:
         self.found = found
+        self.most = most
         self.at_end = at_end
         self._began = 0.0
 
@@ -73,12 +75,19 @@ class Steps(L.Callback):
         step["prompt_tokens"] = sum(len(a.prompt) for a in record.attempts)
         step["context_tokens"] = sum(len(c.prompt) for c in record.contexts)
         self.found["steps"].append(step)
+        trainer.should_stop = len(self.found["steps"]) == self.most
         print(json.dumps(step), flush=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the rest."""
         assert isinstance(pl_module, FixedWork)
         self.at_end(pl_module)
+
+
+def show_what_matters() -> None:
+    """Of warnings, those that say that something was not measured as it should be."""
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("always", message="out of memory|sampling launches")
 
 
 def synchronize(*, reset: bool = False) -> None:
@@ -170,7 +179,7 @@ def mismatch(base: SharedBase, prompts: Sequence[Sequence[int]], sampling: Sampl
 
 def main() -> None:
     """Measure, and add a line of JSON to the output."""
-    warnings.simplefilter("ignore")
+    show_what_matters()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     step_arguments(parser)
@@ -178,6 +187,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "opcod-shapes")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of one, with a chat template")
     parser.add_argument("--steps", type=int, default=2, help="of each student")
+    parser.add_argument("--most", type=int, help="steps in all")
     parser.add_argument("--groups", type=int, nargs="*", default=[4, 8], help="questions of a rollout beside generate")
     parser.add_argument("--rollout_length", type=int, default=128)
     parser.add_argument("--turns", type=int, default=2)
@@ -215,7 +225,8 @@ def main() -> None:
 
     size = size_of(options)
     try:
-        trainer_of(Steps(found, rest)).fit(model_of(size, options), datamodule=question_data(size, options.steps))
+        steps = Steps(found, rest, options.most)
+        trainer_of(steps).fit(model_of(size, options), datamodule=question_data(size, options.steps))
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {error}"
         raise

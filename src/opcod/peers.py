@@ -25,6 +25,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, DynamicCache
 
 from opcod.attention import GROUPED
@@ -145,7 +146,7 @@ class SharedBase(nn.Module):
             self.loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.loaded.model.train()  # transformers checkpoints only in train mode; no layer here has dropout
         try:
-            with torch.set_grad_enabled(train), self._autocast():
+            with torch.set_grad_enabled(train), self._autocast(), self._kernels():
                 yield
         finally:
             if checkpointed:
@@ -155,6 +156,12 @@ class SharedBase(nn.Module):
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         low = self.loaded.dtype != torch.float32
         return torch.autocast(self.device.type, self.loaded.dtype, enabled=low)
+
+    def _kernels(self) -> contextlib.AbstractContextManager[None]:
+        """The kernels for `sdpa`: cuDNN's would spend a second on every new shape, and in a step all shapes are new."""
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
     @contextlib.contextmanager
     def sampling(self, name: str) -> Iterator[None]:
