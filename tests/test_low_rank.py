@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.lora.layer import Linear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from opcod.low_rank import fuse_low_rank
@@ -70,17 +70,22 @@ def test_what_else_peft_can_do_is_left_to_it():
     assert torch.equal(with_variant(states), expected)
 
 
-def test_a_base_can_do_without(tiny_folder):
+@pytest.mark.parametrize("settings", [{}, {"quantization": "nf4", "packed": "yes"}], ids=["plain", "packed"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_base_can_do_without(settings, recompute, tiny_folder):
     outcomes = []
     for fuse in (True, False):
-        base = SharedBase(load_tiny(tiny_folder), LORA, fuse=fuse)
+        base = SharedBase(load_tiny(tiny_folder, **settings), LORA, fuse=fuse, checkpoint_activations=recompute)
         base.add_adapter("ann", seed=1)
         stir(base, "ann", seed=2)
-        fused = [m for m in base.peft.modules() if isinstance(m, Linear) and "forward" in vars(m)]
+        fused = [m for m in base.peft.modules() if isinstance(m, BaseTunerLayer) and "forward" in vars(m)]
         assert bool(fused) == fuse
+        with base.using("ann"):
+            alone = base.hidden(IDS)
         with base.using("ann", train=True):
             hidden = base.hidden(IDS)
             hidden.square().sum().backward()
+        torch.testing.assert_close(alone, hidden, rtol=1e-5, atol=1e-5)
         outcomes.append((hidden.detach(), [p.grad for p in base.parameters_of("ann")]))
     torch.testing.assert_close(outcomes[0][0], outcomes[1][0], rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(*(gradients for _, gradients in outcomes), strict=True):

@@ -10,7 +10,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from opcod import models
-from opcod.models import BaseModel, ModelError, bundled_folder, compute_dtype, load_base, positions_of
+from opcod.models import (
+    BaseModel,
+    ModelError,
+    bundled_folder,
+    compute_dtype,
+    load_base,
+    positions_of,
+    unpacks_to_sample,
+)
 from opcod.peers import SharedBase
 from tiny import CHATML, LORA, build_folder, build_tokenizer, load_tiny, random_ids, stir
 
@@ -230,6 +238,21 @@ def quantised(folder, packed):
     base.add_adapter("ann", seed=0)
     stir(base, "ann", seed=1)
     return base
+
+
+@pytest.mark.parametrize(
+    ("packed", "memory", "expected"),
+    [
+        ("auto", 400, True),
+        ("auto", 399, False),
+        ("auto", None, False),
+        ("while_learning", None, True),
+        ("yes", 10_000, False),
+        ("no", 10_000, False),
+    ],
+)
+def test_packed_weights_are_unpacked_to_sample_where_that_takes_a_quarter_of_the_memory(packed, memory, expected):
+    assert unpacks_to_sample(BaseModel(packed=packed), 100.0, memory) is expected
 
 
 @pytest.fixture(scope="module")

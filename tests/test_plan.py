@@ -137,6 +137,31 @@ def test_what_stands_in_memory_by_hand(tiny_folder):
     assert pytest.approx(0.5159, abs=1e-4) == NF4_BYTES
 
 
+def test_captured_steps_are_repeated_faster_than_they_are_launched(tiny_folder):
+    speed = replace(SPEED, launch=1.0, repeat=0.01)
+    gpu, anew = replace(DEVICE, speed=speed), replace(DEVICE, speed=replace(speed, repeat=None))
+
+    def seconds(device, *settings):
+        return planned(tiny_folder, "--model.rollout.max_new_tokens=40", *settings, device=device).parts[0].work.seconds
+
+    launched = seconds(anew)
+    assert launched / 100 < seconds(gpu) < launched / 4  # prompts are read operation by operation
+    assert seconds(gpu, "--model.rollout.capture=false") == launched
+    assert seconds(gpu, "--model.rollout.share_prefixes=false") == pytest.approx(launched, rel=0.2)
+
+
+def test_packed_weights_are_unpacked_to_sample_where_there_is_room(tiny_folder):
+    def peak(room, packed):
+        device = replace(DEVICE, kind="cuda", memory=room)
+        base = [f"--model.base.{k}" for k in ("quantization=nf4", f"packed={packed}")]
+        return planned(tiny_folder, *base, device=device).parts[0].memory
+
+    unpacked = sum(w.numel() for w in simulated(tiny_folder).linear_weights) * 4
+    small, large = 4 * unpacked - 1, 4 * unpacked
+    assert peak(small, "auto") == peak(small, "yes") == peak(large, "yes")
+    assert peak(large, "auto") == peak(small, "while_learning") >= peak(small, "yes") + 0.9 * unpacked
+
+
 def test_a_student_alone_and_a_gate_that_never_opens_take_no_feedback(tiny_folder):
     never = planned(tiny_folder, "--model.gate.strategy=never")
     alone = planned(tiny_folder, "--model.students=[{name: a, domain: physics}]")

@@ -17,7 +17,7 @@ from opcod.data.datamodule import QuestionData
 from opcod.devices import Device
 from opcod.grpo import Grpo
 from opcod.models import load_config, positions_of
-from opcod.passes import Lengths, matching_contexts, parts_of_step, scoring
+from opcod.passes import Lengths, matching_contexts, parts_of_step, peak_of_scoring
 from opcod.peers import Peer
 from opcod.plan import read_lengths, simulated_peers, standing
 from opcod.students import Students
@@ -105,8 +105,8 @@ class Needs:
 
         def peak(peer: Peer) -> float:
             if part == "scoring":
-                return scoring(model, peer, self.data.evaluation_batch_size, at, at)[0]
-            return parts_of_step(model, peer, self.data.batch_size)[part](at).peak
+                return peak_of_scoring(model, peer, self.data.evaluation_batch_size, at)
+            return parts_of_step(model, peer, self.data.batch_size, peak_alone=True)[part](at).peak
 
         peaks = [self._whole(first, lambda peers, i=first: peak(peers[i])) for first in self._firsts]  # type: ignore[misc]
         return self.standing + self.device.gaps * max(peaks)

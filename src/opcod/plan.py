@@ -32,6 +32,7 @@ from opcod.models import (
     load_config,
     load_tokenizer,
     stays_packed,
+    unpacks_to_sample,
 )
 from opcod.passes import Lengths, parts_of_step, scoring, untutored
 from opcod.peers import Peer
@@ -263,16 +264,21 @@ def simulated_base(
 ) -> SimulatedBase:
     """A base without weights, as `model` would have it on the device; see `simulated_peers`."""
     target = torch.device(device.kind)
-    return SimulatedBase(
-        _first_layers(load_config(spec), layers),
+    config = load_config(spec)
+    whole = config.get_text_config().num_hidden_layers
+    base = SimulatedBase(
+        _first_layers(config, layers),
         torch.bfloat16 if spec.dtype == "auto" and device.kind == "cuda" else compute_dtype(spec.dtype, "cpu"),
         model.lora,
         speed=device.speed,
         fused=attention_of(spec, target) != GROUPED,
         packed=stays_packed(spec, target),
-        unpacks=spec.packed == "while_learning",
         checkpoint_activations=model.checkpoint_activations,
     )
+    share = min(layers or whole, whole) / whole
+    unpacked = base.loaded.dtype.itemsize * sum(w.numel() for w in base.linear_weights) / share
+    base.merge = not base.packed or unpacks_to_sample(spec, unpacked, device.memory)
+    return base
 
 
 def _first_layers(config: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:

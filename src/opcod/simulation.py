@@ -40,11 +40,13 @@ class Speed:
         flops: Floating-point operations of a large matrix product.
         bandwidth: Bytes read or written.
         launch: Seconds from one operation to the next, however small: it is Python that launches them.
+        repeat: The same where they are repeated as a captured graph; None where none is captured.
     """
 
     flops: float
     bandwidth: float
     launch: float
+    repeat: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,6 @@ class SimulatedBase(SharedBase):
         speed: Of the device that it would run on.
         fused: Whether its attention holds no scores.
         packed: Whether its linear layers stay in 4 bits, and are unpacked one by one as they are used.
-        unpacks: Whether packed ones are unpacked while responses are sampled.
         checkpoint_activations: See `SharedBase`.
     """
 
@@ -162,7 +163,6 @@ class SimulatedBase(SharedBase):
         speed: Speed,
         fused: bool,
         packed: bool,
-        unpacks: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
         with META:
@@ -171,7 +171,7 @@ class SimulatedBase(SharedBase):
         model.eval().requires_grad_(False)
         loaded = LoadedBase(model, None, dtype, {})  # type: ignore[arg-type]  # nothing is read or written
         with META:
-            super().__init__(loaded, lora, checkpoint_activations=checkpoint_activations, merge=unpacks or not packed)
+            super().__init__(loaded, lora, checkpoint_activations=checkpoint_activations, merge=not packed)
         self.speed = speed
         self.fused = fused
         self.packed = packed
@@ -220,10 +220,10 @@ class SimulatedBase(SharedBase):
         mask = torch.zeros(shape, dtype=self.loaded.dtype, device=META)
         return super().hidden(input_ids, attention_mask=mask, position_ids=position_ids, cache=cache)
 
-    def trace(self, code: Callable[[], object]) -> Trace:
-        """Run `code` and tell what it came to; what it returns is alive until then."""
+    def trace(self, code: Callable[[], object], speed: Speed | None = None) -> Trace:
+        """Run `code` and tell what it came to, at another speed or its own; what it returns is alive until then."""
         packed = self.linear_weights if self.packed else []
-        tally = Tally(self.speed, [*self.parameters(), *self.buffers()], packed)
+        tally = Tally(speed or self.speed, [*self.parameters(), *self.buffers()], packed)
         with tally:
             kept = code()
         del kept
