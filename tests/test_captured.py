@@ -82,11 +82,13 @@ def recorder(monkeypatch):
     return Recorder
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-@pytest.mark.parametrize("asked", GROUPS.values(), ids=GROUPS)
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"temperature": 0.6, "top_p": 0.95}])
+CASES = [(family, asked, {}) for family in ("llama", "qwen3") for asked in GROUPS]
+CASES += [("qwen3", "feedback", given) for given in ({"temperature": 0.0}, {"temperature": 0.6, "top_p": 0.95})]
+
+
+@pytest.mark.parametrize(("family", "asked", "settings"), CASES)
 def test_repeated_steps_sample_what_plain_ones_do(family, asked, settings, recorder):
-    base = base_of(FAMILIES[family](), "sdpa")
+    base, asked = base_of(FAMILIES[family](), "sdpa"), GROUPS[asked]
     sampling = Sampling(max_new_tokens=LIMIT, **settings)
     with base.using("ann"):
         plain = opcod.rollout.sample(base, asked, sampling, MANY_ENDS[::12])

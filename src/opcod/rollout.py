@@ -309,7 +309,7 @@ class Rows:
                 raise
             self._captures = False
             warnings.warn(
-                f"sampling launches every operation by itself, as this cannot be captured: {error}", stacklevel=2
+                f"sampling launches every operation by itself, as they cannot be captured: {error}", stacklevel=2
             )
 
     def _give_out(self, chosen: Tensor) -> None:
