@@ -252,14 +252,18 @@ class SharedBase(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] of hidden states [N, H], with the model family's scaling, in float32."""
+        return self.narrow_head(hidden).float()
+
+    def narrow_head(self, hidden: Tensor) -> Tensor:
+        """`head`, in the base model's numbers where nothing is scaled."""
         config = self.loaded.model.config.get_text_config()
-        logits = self.loaded.model.get_output_embeddings()(hidden).float()
+        logits = self.loaded.model.get_output_embeddings()(hidden)
         if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere
-            logits = logits * scale
+            logits = logits.float() * scale
         if (scaling := getattr(config, "logits_scaling", None)) is not None:  # Granite
-            logits = logits / scaling
+            logits = logits.float() / scaling
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
-            logits = torch.tanh(logits / cap) * cap
+            logits = torch.tanh(logits.float() / cap) * cap
         return logits
 
     def _check_head(self) -> None:
