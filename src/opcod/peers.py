@@ -31,6 +31,7 @@ from opcod.attention import GROUPED
 from opcod.decoding import SharedCache
 from opcod.low_rank import fuse_low_rank
 from opcod.models import LoadedBase, ModelError
+from opcod.norms import fuse_norm
 from opcod.prepacking import prepacked
 
 Role = Literal["student", "teacher", "tutor"]
@@ -73,7 +74,8 @@ class SharedBase(nn.Module):
         lora: Shape of the adapters.
         checkpoint_activations: Recompute activations in the backward pass instead of keeping them.
         merge: Add an adapter to the weights while it samples.
-        fuse: Compute adapted layers by `low_rank.LowRankLinear`; otherwise peft does.
+        fuse: Compute adapted layers by `low_rank.LowRankLinear`, and differentiate norms by `norms.RmsNorm`; otherwise
+            peft does, and torch.
     """
 
     def __init__(
@@ -93,6 +95,9 @@ class SharedBase(nn.Module):
         self.checkpoint_activations = checkpoint_activations
         self.peft: PeftModel = get_peft_model(loaded.model, lora.config(), adapter_name=_BARE)
         self._prepare_layers()
+        if fuse:
+            for module in loaded.model.modules():
+                fuse_norm(module)
         self.activate(_BARE)
         self._check_head()
 
