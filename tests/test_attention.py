@@ -23,11 +23,11 @@ def llama(attention, kv_heads):
     return LlamaForCausalLM(config).eval()
 
 
-def outcome(attention, kv_heads, mask):
+def outcome(attention, kv_heads, mask, ids=IDS):
     """Logits of what is not padding, and the gradient of their squares' sum."""
     model = llama(attention, kv_heads)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = model(input_ids=IDS, attention_mask=mask, position_ids=positions).logits[mask.bool()]
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[mask.bool()]
     logits.square().sum().backward()
     return logits.detach(), model.model.layers[0].self_attn.k_proj.weight.grad
 
@@ -36,6 +36,14 @@ def outcome(attention, kv_heads, mask):
 @pytest.mark.parametrize("mask", [torch.ones_like(IDS), LEFT_PADDED], ids=["whole", "padded"])
 def test_it_equals_sdpa_in_value_and_gradient(kv_heads, mask):
     for ours, theirs in zip(outcome(GROUPED, kv_heads, mask), outcome("sdpa", kv_heads, mask), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("length", [15, 16, 20, 31, 32, 33])
+def test_it_equals_sdpa_whether_or_not_keys_fill_whole_vectors(length):
+    ids = torch.randint(0, 50, (2, length), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1] * length, [0] * 6 + [1] * (length - 6)])
+    for ours, theirs in zip(*(outcome(name, 2, mask, ids) for name in (GROUPED, "sdpa")), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from opcod import rows
 from opcod.losses import clip_importance, hidden_divergence, token_divergence, token_log_probs
 
 ORACLE = json.loads((Path(__file__).parent / "oracles" / "self_distillation_loss.json").read_text())
@@ -168,9 +169,11 @@ def test_importance_does_not_overflow():
     assert weighted.item() == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("cached", [1, 2 * 13, 1 << 20])
 @pytest.mark.parametrize("chunk_tokens", [1, 3, 7, 100])
-@pytest.mark.parametrize("top_k", [None, 5])
-def test_chunked_equals_dense_in_value_and_gradient(chunk_tokens, top_k):
+@pytest.mark.parametrize(("top_k", "add_tail"), [(None, True), (5, True), (5, False)])
+def test_chunked_equals_dense_in_value_and_gradient(monkeypatch, cached, chunk_tokens, top_k, add_tail):
+    monkeypatch.setattr(rows, "_CACHED", cached)
     hidden = torch.randn(7, 6, generator=torch.Generator().manual_seed(2)).requires_grad_()
     teacher_hidden = torch.randn(7, 6, generator=torch.Generator().manual_seed(3)).requires_grad_()
     weight = torch.randn(13, 6, generator=torch.Generator().manual_seed(4))
@@ -180,9 +183,10 @@ def test_chunked_equals_dense_in_value_and_gradient(chunk_tokens, top_k):
         return 5 * torch.tanh(states @ weight.T / 5)  # soft-capped
 
     token_weights = torch.linspace(0.5, 2, 7)
-    dense = token_divergence(head(hidden), head(teacher_hidden).detach(), alpha=0.5, top_k=top_k)
+    settings = {"alpha": 0.5, "top_k": top_k, "add_tail": add_tail}
+    dense = token_divergence(head(hidden), head(teacher_hidden).detach(), **settings)
     (expected,) = torch.autograd.grad((dense * token_weights).sum(), hidden)
-    chunked = hidden_divergence(hidden, teacher_hidden, tokens, head, alpha=0.5, top_k=top_k, chunk_tokens=chunk_tokens)
+    chunked = hidden_divergence(hidden, teacher_hidden, tokens, head, chunk_tokens=chunk_tokens, **settings)
     (chunked.per_token * token_weights).sum().backward()
     torch.testing.assert_close(chunked.per_token, dense)
     torch.testing.assert_close(hidden.grad, expected)
@@ -203,6 +207,14 @@ def test_overlap_is_the_share_of_the_students_likeliest_tokens_among_the_teacher
     assert overlap(top_k=3, add_tail=False) == pytest.approx([2 / 3, 1])
     assert overlap(top_k=1) == [0, 1]
     assert overlap() == [1, 1]
+
+
+def test_logits_that_the_head_gives_are_left_as_they_are():
+    student, teacher = logits(4, 11), logits(4, 11, seed=1)
+    before = student.clone(), teacher.clone()
+    hidden_divergence(student, teacher, torch.arange(4), torch.nn.Identity(), alpha=0.5, top_k=3)
+    assert torch.equal(student, before[0])
+    assert torch.equal(teacher, before[1])
 
 
 def test_head_sees_every_position_once_and_never_more_than_a_chunk():

@@ -84,7 +84,7 @@ def test_a_base_can_do_without(settings, recompute, tiny_folder):
             alone = base.hidden(IDS)
         with base.using("ann", train=True):
             hidden = base.hidden(IDS)
-            hidden.square().sum().backward()
+            hidden.sin().sum().backward()  # a normalised vector's squares sum up to the same, with no gradient
         torch.testing.assert_close(alone, hidden, rtol=1e-5, atol=1e-5)
         outcomes.append((hidden.detach(), [p.grad for p in base.parameters_of("ann")]))
     torch.testing.assert_close(outcomes[0][0], outcomes[1][0], rtol=1e-5, atol=1e-5)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
@@ -60,6 +61,8 @@ def grouped_attention(
     scaled = query * (size**-0.5 if scaling is None else scaling)
     grouped = scaled.reshape(batch, kept, heads // kept * queries, size)
     prefix = None if shared_cache is None else shared_cache.prefix_of(module.layer_idx)  # type: ignore[arg-type]
+    if attention_mask is not None and prefix is None and queries > 1:
+        key, value, attention_mask = _in_whole_vectors(key, value, attention_mask)
     scores = grouped @ key.transpose(2, 3)
     if prefix is not None:
         groups, keys, values = prefix
@@ -77,6 +80,14 @@ def grouped_attention(
     else:
         out = weights @ value
     return out.reshape(batch, heads, queries, size).transpose(1, 2).contiguous(), None
+
+
+def _in_whole_vectors(key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """With up to 16 more keys that nobody sees: in bfloat16 a CPU sums up whole vectors up to twice as fast."""
+    spare = -key.shape[2] % 32
+    if spare > 16 or not spare or key.device.type not in ("cpu", "meta"):  # the meta device is planned with as a CPU
+        return key, value, mask
+    return F.pad(key, (0, 0, 0, spare)), F.pad(value, (0, 0, 0, spare)), F.pad(mask, (0, spare), value=-torch.inf)
 
 
 AttentionInterface.register(GROUPED, grouped_attention)

@@ -154,7 +154,7 @@ def reinforce(
             log_probs = hidden_log_probs(
                 response_hidden(tutee.base, micro),
                 response_tokens(micro, tutee.base.device),
-                tutee.base.head,
+                tutee.base.narrow_head,
                 chunk_tokens=settings.chunk_tokens,
             )
             per_token = -log_probs * torch.cat([weighted[i] for i in rows]).to(log_probs.device)

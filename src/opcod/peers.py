@@ -33,6 +33,7 @@ from opcod.decoding import SharedCache
 from opcod.low_rank import fuse_low_rank
 from opcod.merging import can_merge, merged
 from opcod.models import LoadedBase, ModelError
+from opcod.norms import fuse_norm
 from opcod.prepacking import prepacked
 
 Role = Literal["student", "teacher", "tutor"]
@@ -75,7 +76,8 @@ class SharedBase(nn.Module):
         lora: Shape of the adapters.
         checkpoint_activations: Recompute activations in the backward pass instead of keeping them.
         merge: Add an adapter to the weights while it samples.
-        fuse: Compute adapted layers by `low_rank.LowRankLinear`; otherwise peft does.
+        fuse: Compute adapted layers by `low_rank.LowRankLinear`, and differentiate norms by `norms.RmsNorm`; otherwise
+            peft does, and torch.
     """
 
     def __init__(
@@ -95,6 +97,9 @@ class SharedBase(nn.Module):
         self.checkpoint_activations = checkpoint_activations
         self.peft: PeftModel = get_peft_model(loaded.model, lora.config(), adapter_name=_BARE)
         self._prepare_layers()
+        if fuse:
+            for module in loaded.model.modules():
+                fuse_norm(module)
         self.activate(_BARE)
         self._check_head()
 
@@ -254,14 +259,18 @@ class SharedBase(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] of hidden states [N, H], with the model family's scaling, in float32."""
+        return self.narrow_head(hidden).float()
+
+    def narrow_head(self, hidden: Tensor) -> Tensor:
+        """`head`, in the base model's numbers where nothing is scaled."""
         config = self.loaded.model.config.get_text_config()
-        logits = self.loaded.model.get_output_embeddings()(hidden).float()
+        logits = self.loaded.model.get_output_embeddings()(hidden)
         if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere
-            logits = logits * scale
+            logits = logits.float() * scale
         if (scaling := getattr(config, "logits_scaling", None)) is not None:  # Granite
-            logits = logits / scaling
+            logits = logits.float() / scaling
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
-            logits = torch.tanh(logits / cap) * cap
+            logits = torch.tanh(logits.float() / cap) * cap
         return logits
 
     def _check_head(self) -> None:

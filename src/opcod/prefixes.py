@@ -66,10 +66,18 @@ def repeat_runs(runs: Sequence[range], rows: Tensor, cache: DynamicCache | None 
     """One row a run -> one row a member of it, in `rows` and, in place, in `cache`."""
     if len(runs) == sum(map(len, runs)):
         return rows
-    members = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=rows.device)
-    if cache is not None:
-        cache.batch_select_indices(members)
-    return rows[members]
+    for layer in [] if cache is None else cache.layers:
+        if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
+            layer.keys, layer.values = _repeated(runs, layer.keys), _repeated(runs, layer.values)
+        else:
+            members = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=rows.device)
+            layer.batch_select_indices(members)  # type: ignore[union-attr]
+    return _repeated(runs, rows)
+
+
+def _repeated(runs: Sequence[range], rows: Tensor) -> Tensor:
+    """One row a member; unlike that of an index, its gradient is summed up fast on a CPU."""
+    return torch.cat([row.expand(len(run), *row.shape[1:]) for run, row in zip(runs, rows.split(1), strict=True)])
 
 
 def left_padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -237,7 +237,8 @@ def imitate(
         """Its share of the loss."""
         micro = [sequences[i] for i in rows]
         with base.using(adapter, train=True):
-            log_probs = hidden_log_probs(response_hidden(base, micro), response_tokens(micro, base.device), base.head)
+            hidden, tokens = response_hidden(base, micro), response_tokens(micro, base.device)
+            log_probs = hidden_log_probs(hidden, tokens, base.narrow_head)
             share = -log_probs.sum() / total
         backward(share)
         return float(share.detach())
