@@ -60,7 +60,8 @@ def test_operations_of_a_step_by_hand(tiny_folder, micro_batch_tokens):
     entering = [first.q_proj, first.k_proj, first.v_proj]
     no_input = sum(m.get_base_layer().weight.numel() + m.lora_A["a_student"].weight.numel() for m in entering)
     layers = 2 * (2 * frozen + 3 * adapter - no_input) * read
-    scores = config.num_hidden_layers * config.hidden_size * (prompt + response - 1) ** 2 * count
+    queries, keys = prompt + response - 1, 32  # on a CPU keys come in whole vectors
+    scores = config.num_hidden_layers * config.hidden_size * queries * keys * count
     attention = 2 * 2 * scores * 3  # queries with keys and weights with values; backwards two products for each
     head = 2 * 2 * config.vocab_size * config.hidden_size * count * response
     rows = [Scored((1,) * prompt, (2,) * response) for _ in range(count)]

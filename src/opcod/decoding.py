@@ -19,6 +19,8 @@ from transformers.cache_utils import DynamicLayer
 
 SPARE = 64
 """Positions that are allocated at once."""
+WHOLE = 32
+"""Positions in all are a multiple of it: a CPU takes a softmax in bfloat16 over whole vectors twice as fast."""
 SPARE_ON_GPU = 256
 """The same where every allocation makes a step be captured anew."""
 
@@ -207,6 +209,7 @@ class SharedCache(DynamicCache):
     def reserve(self, own: int, most: int) -> None:
         """Have room for so many positions of the rows' own, and for some that may follow, of at most so many."""
         room = min(-(-own // self.spare) * self.spare, -(-most // SPARE) * SPARE)
+        room += -(self.shared + room) % WHOLE
         if self.shared + room > self.positions:
             self.positions = self.shared + room
             for layer in self.layers:

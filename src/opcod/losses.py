@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from opcod.rows import RowByRow, top, widened
+from opcod.logits import RowByRow, top, widened
 
 
 class HiddenDivergence(NamedTuple):

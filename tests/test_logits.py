@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from opcod.rows import top
+from opcod.logits import top
 
 
 @pytest.mark.parametrize(("vocabulary", "k"), [(49152, 100), (4096, 7), (4100, 7), (4096, 1), (64, 30), (64, 64)])
