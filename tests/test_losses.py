@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from opcod import rows
 from opcod.losses import clip_importance, hidden_divergence, token_divergence, token_log_probs
 
 ORACLE = json.loads((Path(__file__).parent / "oracles" / "self_distillation_loss.json").read_text())
@@ -173,7 +172,7 @@ def test_importance_does_not_overflow():
 @pytest.mark.parametrize("chunk_tokens", [1, 3, 7, 100])
 @pytest.mark.parametrize(("top_k", "add_tail"), [(None, True), (5, True), (5, False)])
 def test_chunked_equals_dense_in_value_and_gradient(monkeypatch, cached, chunk_tokens, top_k, add_tail):
-    monkeypatch.setattr(rows, "_CACHED", cached)
+    monkeypatch.setattr("opcod.logits._CACHED", cached)
     hidden = torch.randn(7, 6, generator=torch.Generator().manual_seed(2)).requires_grad_()
     teacher_hidden = torch.randn(7, 6, generator=torch.Generator().manual_seed(3)).requires_grad_()
     weight = torch.randn(13, 6, generator=torch.Generator().manual_seed(4))
