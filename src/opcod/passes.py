@@ -103,7 +103,7 @@ def scoring(model: Students, student: Peer, batch: int, limits: Lengths, expecte
 
 
 def peak_of_scoring(model: Students, student: Peer, batch: int, limits: Lengths) -> int:
-    """The first of these alone."""
+    """The memory of `scoring`, and nothing else."""
     sampling, rows = model.evaluation, batch * model.evaluation_samples
     name, limit, same = student.adapter("student"), sampling.max_new_tokens, model.evaluation_samples
     return _sampled(student.base, name, sampling, rows, limit, prompt=limits.prompt, same=same, peak_alone=True).peak
