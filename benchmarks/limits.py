@@ -10,21 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.compare import machine
-from benchmarks.on_gpu import memory, show_what_matters, synchronize
-from benchmarks.shapes import SHAPES, model_of_shape
-from opcod.card import commit_of_checkout
+from benchmarks.on_gpu import memory, model_at_hand, shape_arguments, show_what_matters, synchronize, written
 from opcod.contexts import ContextSettings
-from opcod.devices import GIB
 from opcod.matching import Matching, match
 from opcod.models import BaseModel, load_base
 from opcod.passes import Lengths, matching_contexts
@@ -74,9 +67,7 @@ def main() -> None:
     """Measure, and add a line of JSON to the output."""
     show_what_matters()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, required=True)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "opcod-shapes")
-    parser.add_argument("--tokenizer", type=Path, required=True)
+    shape_arguments(parser)
     parser.add_argument("--quantization", default="nf4")
     parser.add_argument("--packed", default="auto")
     parser.add_argument("--samples", type=int, default=8)
@@ -90,16 +81,9 @@ def main() -> None:
         "feedback_batch_size": 32,
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--cap_gib", type=float)
-    parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.cap_gib is not None and device == "cuda":
-        torch.cuda.set_per_process_memory_fraction(options.cap_gib * GIB / torch.cuda.mem_get_info()[1])
-    folder = model_of_shape(
-        SHAPES[options.shape](), options.folder / options.shape, tokenizer=options.tokenizer, device=device
-    )
-    spec = BaseModel(str(folder), quantization=options.quantization, packed=options.packed, dtype="bfloat16")
+    device, folder = model_at_hand(options)
+    spec = BaseModel(folder, quantization=options.quantization, packed=options.packed, dtype="bfloat16")
     base = SharedBase(load_base(spec, device), Lora(rank=8), checkpoint_activations=True)
     peers = [Peer(name, "physics", base) for name in ("one", "other")]
     for peer in peers:
@@ -114,12 +98,7 @@ def main() -> None:
         feedback=options.feedback,
         limit=options.context,
     )
-    found: dict[str, Any] = {
-        "machine": machine(),
-        "day": date.today().isoformat(),
-        "commit": commit_of_checkout(),
-        "options": {k: v for k, v in vars(options).items() if k not in ("folder", "tokenizer", "output")},
-    }
+    found: dict[str, Any] = {}
     asked = [
         Request((100 + row // n,) * options.prompt, (row,), options.prompt - 1) for row in range(options.batch_size)
     ]
@@ -132,17 +111,10 @@ def main() -> None:
         "feedback": lambda: sampled(base, tutor.adapter("tutor"), told, options.feedback),
         "match": lambda: matched(tutee, at, ContextSettings(limit=options.context), n, options.micro_batch_tokens),
     }
-    try:
+    with written(found, options):
         for name, part in parts.items():
             found[name] = part()
             print(name, json.dumps(found[name]), flush=True)
-    except Exception as error:
-        found["error"] = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ of `benchmarks.fixed_work`: no response ends by itself, and every other one coun
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -33,11 +34,14 @@ from benchmarks.fixed_work import FixedWork, question_data, size_of
 from benchmarks.opcod_step import model_of, step_arguments, trainer_of
 from benchmarks.rollouts import generated, prompts_of, sampled
 from benchmarks.shapes import SHAPES, model_of_shape
+from benchmarks.workers import peak_memory
 from opcod.card import commit_of_checkout
 from opcod.devices import GIB
+from opcod.losses import token_log_probs
 from opcod.models import BaseModel, load_base
 from opcod.peers import SharedBase
 from opcod.rollout import Sampling
+from opcod.scoring import Scored, response_hidden
 
 
 class Steps(L.Callback):
@@ -99,13 +103,9 @@ def synchronize(*, reset: bool = False) -> None:
 
 
 def memory() -> dict[str, float]:
-    """GiB that tensors took at most since the reset, and that were taken from the device for them."""
-    if not torch.cuda.is_available():
-        return {}
-    return {
-        "peak_gib": torch.cuda.max_memory_allocated() / GIB,
-        "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
-    }
+    """GiB that were taken at most, on a GPU since the reset and by tensors; and what the device gave for these."""
+    reserved = {"reserved_gib": torch.cuda.max_memory_reserved() / GIB} if torch.cuda.is_available() else {}
+    return {"peak_gib": peak_memory() / GIB} | reserved
 
 
 def seconds(work: Callable[[], object], repeats: int, *, warm: int = 1) -> float:
@@ -154,7 +154,7 @@ def rollouts(base: SharedBase, other: BaseModel, samplings: Sequence[Sampling], 
             for name, work in works.items():
                 synchronize(reset=True)
                 taken[name].append(seconds(work, 1, warm=0))
-                peaks[name] = memory().get("peak_gib", 0.0)
+                peaks[name] = memory()["peak_gib"]
         for name, times in taken.items():
             row = {"by": name, "rows": questions * 8, "seconds": times, "peak_gib": peaks[name]}
             row["tokens_per_second"] = tokens / statistics.median(times)
@@ -169,12 +169,51 @@ def mismatch(base: SharedBase, prompts: Sequence[Sequence[int]], sampling: Sampl
     responses = sampled(base, adapter, prompts, 1, sampling)
     apart = []
     for prompt, response in zip(prompts, responses, strict=True):
-        ids = torch.tensor([[*prompt, *response.tokens.tolist()]], device=base.device)
+        sequence = Scored(tuple(prompt), tuple(response.tokens.tolist()))
         with base.using(adapter):
-            scored = base.head(base.hidden(ids)[0, len(prompt) - 1 : -1]).log_softmax(-1)
-        apart.append(scored.gather(1, ids[0, len(prompt) :, None])[:, 0].cpu() - response.log_probs)
+            logits = base.head(response_hidden(base, [sequence]))
+        apart.append(token_log_probs(logits.cpu(), response.tokens) - response.log_probs)
     differences = torch.cat(apart)
     return {"mean_abs": float(differences.abs().mean()), "largest": float(differences.abs().max())}
+
+
+def shape_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `model_at_hand` and `written`, on a command line."""
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "opcod-shapes")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of one, with a chat template")
+    parser.add_argument("--cap_gib", type=float, help="memory that the process may have")
+    parser.add_argument("--output", type=Path, required=True)
+
+
+def model_at_hand(options: argparse.Namespace) -> tuple[str, str]:
+    """The device, with no more of its memory than is asked for, and the folder of a model of the shape."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.cap_gib is not None and device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(options.cap_gib * GIB / torch.cuda.mem_get_info()[1])
+    folder = options.folder / options.shape
+    return device, str(model_of_shape(SHAPES[options.shape](), folder, tokenizer=options.tokenizer, device=device))
+
+
+@contextlib.contextmanager
+def written(found: dict[str, Any], options: argparse.Namespace) -> Iterator[None]:
+    """Add what is found by the end of the block, or by its failure, as a line of JSON to the output."""
+    try:
+        yield
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        about = {
+            "machine": machine(),
+            "day": date.today().isoformat(),
+            "commit": commit_of_checkout(),
+            "versions": {m.__name__: m.__version__ for m in (torch, transformers, peft, bitsandbytes)},
+            "options": {k: v for k, v in vars(options).items() if k not in ("folder", "tokenizer", "output", "model")},
+        }
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with options.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(about | found) + "\n")
 
 
 def main() -> None:
@@ -183,35 +222,16 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     step_arguments(parser)
-    parser.add_argument("--shape", choices=SHAPES, required=True)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "opcod-shapes")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of one, with a chat template")
+    shape_arguments(parser)
     parser.add_argument("--steps", type=int, default=2, help="of each student")
     parser.add_argument("--most", type=int, help="steps in all")
     parser.add_argument("--groups", type=int, nargs="*", default=[4, 8], help="questions of a rollout beside generate")
     parser.add_argument("--rollout_length", type=int, default=128)
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--cap_gib", type=float, help="memory that the process may have")
-    parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.cap_gib is not None and device == "cuda":
-        torch.cuda.set_per_process_memory_fraction(options.cap_gib * GIB / torch.cuda.mem_get_info()[1])
     began = time.perf_counter()
-    folder = model_of_shape(
-        SHAPES[options.shape](), options.folder / options.shape, tokenizer=options.tokenizer, device=device
-    )
-    options.model = str(folder)
-    found: dict[str, Any] = {
-        "machine": machine(),
-        "day": date.today().isoformat(),
-        "commit": commit_of_checkout(),
-        "versions": {m.__name__: m.__version__ for m in (torch, transformers, peft, bitsandbytes)},
-        "options": {k: v for k, v in vars(options).items() if k not in ("folder", "tokenizer", "output", "model")},
-        "ceilings": ceilings(device),
-        "seconds_to_make": time.perf_counter() - began,
-        "steps": [],
-    }
+    device, options.model = model_at_hand(options)
+    found = {"ceilings": ceilings(device), "seconds_to_make": time.perf_counter() - began, "steps": []}
     print(json.dumps(found["ceilings"]), flush=True)
 
     def rest(module: FixedWork) -> None:
@@ -224,16 +244,9 @@ def main() -> None:
             found["rollouts"] = rollouts(base, replace(spec, attention="sdpa"), both, options)
 
     size = size_of(options)
-    try:
+    with written(found, options):
         steps = Steps(found, rest, options.most)
         trainer_of(steps).fit(model_of(size, options), datamodule=question_data(size, options.steps))
-    except Exception as error:
-        found["error"] = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

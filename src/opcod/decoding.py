@@ -19,10 +19,10 @@ from transformers.cache_utils import DynamicLayer
 
 SPARE = 64
 """Positions that are allocated at once."""
-WHOLE = 32
-"""Positions in all are a multiple of it: a CPU takes a softmax in bfloat16 over whole vectors twice as fast."""
 SPARE_ON_GPU = 256
 """The same where every allocation makes a step be captured anew."""
+WHOLE = 32
+"""Positions in all are a multiple of it: a CPU takes a softmax in bfloat16 over whole vectors twice as fast."""
 
 
 class GrowingLayer(DynamicLayer):
