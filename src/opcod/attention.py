@@ -85,9 +85,8 @@ def grouped_attention(
 def _in_whole_vectors(key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """With more keys that nobody sees, where few make whole vectors of them (`decoding.WHOLE`)."""
     spare = -key.shape[2] % WHOLE
-    if (
-        spare > WHOLE // 2 or not spare or key.device.type not in ("cpu", "meta")
-    ):  # the meta device is planned with as a CPU
+    on_cpu = key.device.type in ("cpu", "meta")  # the meta device is planned with as a CPU
+    if spare > WHOLE // 2 or not spare or not on_cpu:
         return key, value, mask
     return F.pad(key, (0, 0, 0, spare)), F.pad(value, (0, 0, 0, spare)), F.pad(mask, (0, spare), value=-torch.inf)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -104,9 +103,8 @@ def scoring(model: Students, student: Peer, batch: int, limits: Lengths, expecte
 
 def peak_of_scoring(model: Students, student: Peer, batch: int, limits: Lengths) -> int:
     """The memory of `scoring`, and nothing else."""
-    sampling, rows = model.evaluation, batch * model.evaluation_samples
-    name, limit, same = student.adapter("student"), sampling.max_new_tokens, model.evaluation_samples
-    return _sampled(student.base, name, sampling, rows, limit, prompt=limits.prompt, same=same, peak_alone=True).peak
+    sampling, adapter = model.evaluation, student.adapter("student")
+    return _peak_of_answering(student.base, adapter, sampling, model.evaluation_samples, batch, limits)
 
 
 def answering(
@@ -119,13 +117,16 @@ def answering(
     expected: Lengths,
 ) -> tuple[int, Trace]:
     """The memory of answering a batch of questions, each so many times, and the work of one question."""
-    limit = sampling.max_new_tokens
+    response = min(sampling.max_new_tokens, expected.response)
+    work = _sampled(base, adapter, sampling, batch * samples, response, prompt=expected.prompt, same=samples)
+    return _peak_of_answering(base, adapter, sampling, samples, batch, limits), work.times(1 / batch)
 
-    @cache
-    def at(lengths: Lengths, response: int) -> Trace:
-        return _sampled(base, adapter, sampling, batch * samples, response, prompt=lengths.prompt, same=samples)
 
-    return at(limits, limit).peak, at(expected, min(limit, expected.response)).times(1 / batch)
+def _peak_of_answering(
+    base: SharedBase, adapter: str, sampling: Sampling, samples: int, batch: int, limits: Lengths
+) -> int:
+    rows, limit = batch * samples, sampling.max_new_tokens
+    return _sampled(base, adapter, sampling, rows, limit, prompt=limits.prompt, same=samples, peak_alone=True).peak
 
 
 def _sampled(
