@@ -97,7 +97,7 @@ def main() -> None:
     for name in dict.fromkeys(row[0] for row in rows):
         of = [row for row in rows if row[0] == name]
         values = [float(row[1]) for row in of]
-        slopes = [exponent(values, [row[i] for row in of]) for i in (2, 3)]
+        slopes = [exponent(values, figures) for figures in ([row[2] for row in of], [row[3] for row in of])]
         print(f"| {name} | x^{slopes[0]:.2f} | x^{slopes[1]:.2f} |")
 
 

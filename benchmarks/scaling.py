@@ -23,11 +23,11 @@ from transformers import AutoTokenizer
 
 from benchmarks.shapes import SHAPES
 from opcod.codistillation import CoDistillation
-from opcod.commands import Planned
 from opcod.devices import GPUS
 from opcod.models import bundled_folder
 from opcod.passes import parts_of_step
 from opcod.plan import read_lengths, simulated_peers
+from opcod.plan_commands import Planned
 from opcod.rollout import Sampling
 
 COLUMNS = ("model", "batch", "gpus", "questions", "rollout", "feedback", "match", "wire", "step", "responses_per_hour")

@@ -101,9 +101,9 @@ def model_of_shape(config: PreTrainedConfig, folder: Path, tokenizer: Path, devi
         shards[-1][name] = tensor
     where: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
-        where |= dict.fromkeys(shard, file)
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        where |= dict.fromkeys(shard, name)
     index = {"metadata": {"total_size": sum(t.nbytes for s in shards for t in s.values())}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     config.dtype = torch.bfloat16

@@ -47,6 +47,21 @@ def test_no_improvement_is_said():
     ]
 
 
+@pytest.mark.parametrize(
+    ("physics", "chemistry", "why"),
+    [
+        # The standard error of a difference is sqrt(0.03 ** 2 + 0.03 ** 2) = 0.042.
+        (0.6, 0.56, "chemistry fell below the initial score, by less than the standard error"),
+        (0.6, 0.55, "chemistry fell below the initial score"),
+        (0.47, 0.56, "physics, chemistry fell below the initial score, by less than the standard error"),
+        (0.45, 0.56, "physics, chemistry fell below the initial score"),
+    ],
+)
+def test_a_fall_that_may_be_noise_is_told_from_one_that_is_not(physics, chemistry, why):
+    lines = outcome_lines(outcome((0.6, 0.5), (physics, chemistry)))
+    assert lines[1] == f"chemist: no Pareto improvement; {why}."
+
+
 def test_of_a_student_alone_nothing_mutual_is_said():
     one = RunOutcome("test", table_of({"alone": {"physics": 0.5}}), table_of({"alone": {"physics": 0.6}}))
     assert one.mutual is None

@@ -223,6 +223,9 @@ def answers_csv(answers: Mapping[str, Answers]) -> str:
 def _of_student(outcome: RunOutcome, student: str, improved: bool) -> str:
     if improved:
         return f"{student}: a Pareto improvement; no domain is below its initial score, and at least one is above."
-    fell = [d for d in outcome.initial[student] if outcome.difference(student, d)[0] < 0]
-    why = f"{', '.join(fell)} fell below the initial score" if fell else "no domain rose above its initial score"
-    return f"{student}: no Pareto improvement; {why}."
+    differences = {d: outcome.difference(student, d) for d in outcome.initial[student]}
+    fell = {d: -by < error for d, (by, error) in differences.items() if by < 0}
+    if not fell:
+        return f"{student}: no Pareto improvement; no domain rose above its initial score."
+    within = ", by less than the standard error" if all(fell.values()) else ""
+    return f"{student}: no Pareto improvement; {', '.join(fell)} fell below the initial score{within}."
