@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -148,15 +148,22 @@ class SharedBase(nn.Module):
         self.activate(name, train=train)
         checkpointed = train and self.checkpoint_activations
         if checkpointed:
-            self.loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self._checkpointing("enable")({"use_reentrant": False})
             self.loaded.model.train()  # transformers checkpoints only in train mode; no layer here has dropout
         try:
             with torch.set_grad_enabled(train), self._autocast(), self._kernels():
                 yield
         finally:
             if checkpointed:
-                self.loaded.model.gradient_checkpointing_disable()
+                self._checkpointing("disable")()
                 self.loaded.model.eval()
+
+    def _checkpointing(self, turn: Literal["enable", "disable"]) -> Callable[..., None]:
+        """The model's own method, by the name that it has in this release of transformers."""
+        model: Any = self.loaded.model
+        kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+        method: Callable[..., None] = getattr(model, f"{kind}_checkpointing_{turn}")
+        return method
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         low = self.loaded.dtype != torch.float32
