@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 
 import opcod.rollout
 from opcod.checkpoint import KEY
@@ -129,7 +130,13 @@ def tutee(folder, device, **settings):
     return peer
 
 
-@pytest.mark.parametrize("settings", [{}, {"quantization": "nf4"}], ids=["float32", "nf4"])
+def test_a_small_models_weights_are_not_packed(folder):
+    linear = [m for m in loaded(folder, quantization="nf4").loaded.model.modules() if isinstance(m, torch.nn.Linear)]
+    assert {m.weight.dtype for m in linear} >= {torch.bfloat16}
+    assert not any(isinstance(m, Linear4bit) for m in linear)
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantization": "nf4", "packed": "yes"}], ids=["float32", "nf4"])
 def test_matching_is_the_cpus(folder, settings):
     settings = {"quantization": "none", "dtype": "float32"} | settings
     plain, expected, _ = matched(tutee(folder, "cpu", **settings), CONTEXTS, Matching())
@@ -143,7 +150,7 @@ def test_matching_is_the_cpus(folder, settings):
 def test_nf4_in_bfloat16_learns_in_the_direction_of_float32(tmp_path):
     folder = build_folder(tmp_path / "even", hidden=128, intermediate=256, spread=0.02)  # rounding is not blown up
     _, expected, _ = matched(tutee(folder, "cpu", quantization="nf4", dtype="float32"), CONTEXTS, Matching())
-    _, gradients, _ = matched(tutee(folder, "cuda", quantization="nf4"), CONTEXTS, Matching())
+    _, gradients, _ = matched(tutee(folder, "cuda", quantization="nf4", packed="yes"), CONTEXTS, Matching())
     ours, theirs = (torch.cat([g.flatten().cpu() for g in side]) for side in (gradients, expected))
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99
 
@@ -172,7 +179,7 @@ def test_want_of_memory_is_met_by_halves(folder):
 
 def test_a_run_in_4_bits_goes_through_and_goes_on_where_it_was(folder, tmp_path, captures):
     settings = run_config(folder)
-    settings["model"]["base"] |= {"quantization": "nf4", "dtype": "auto"}
+    settings["model"]["base"] |= {"quantization": "nf4", "packed": "while_learning", "dtype": "auto"}
     settings["model"]["rollout"] = {"max_new_tokens": 40}
     settings["trainer"]["accelerator"] = "gpu"
     (tmp_path / "run.yaml").write_text(json.dumps(settings))

@@ -16,8 +16,8 @@ from opcod.models import (
     bundled_folder,
     compute_dtype,
     load_base,
+    packing_of,
     positions_of,
-    unpacks_to_sample,
 )
 from opcod.peers import SharedBase
 from tiny import CHATML, LORA, build_folder, build_tokenizer, load_tiny, random_ids, stir
@@ -241,18 +241,28 @@ def quantised(folder, packed):
 
 
 @pytest.mark.parametrize(
-    ("packed", "memory", "expected"),
+    ("packed", "device", "memory", "expected"),
     [
-        ("auto", 400, True),
-        ("auto", 399, False),
-        ("auto", None, False),
-        ("while_learning", None, True),
-        ("yes", 10_000, False),
-        ("no", 10_000, False),
+        ("auto", "cpu", None, "no"),
+        ("auto", "cpu", 100, "no"),
+        ("auto", "cuda", 3200, "no"),
+        ("auto", "cuda", 3199, "while_learning"),
+        ("auto", "cuda", 400, "while_learning"),
+        ("auto", "cuda", 399, "yes"),
+        ("auto", "cuda", None, "yes"),
+        ("while_learning", "cuda", None, "while_learning"),
+        ("while_learning", "cpu", None, "while_learning"),
+        ("yes", "cpu", None, "yes"),
+        ("yes", "cuda", 10_000, "yes"),
+        ("no", "cuda", 100, "no"),
     ],
 )
-def test_packed_weights_are_unpacked_to_sample_where_that_takes_a_quarter_of_the_memory(packed, memory, expected):
-    assert unpacks_to_sample(BaseModel(packed=packed), 100.0, memory) is expected
+def test_weights_are_packed_by_their_share_of_the_memory(packed, device, memory, expected):
+    assert packing_of(BaseModel(packed=packed), torch.device(device), 100.0, memory) == expected
+
+
+def test_weights_that_are_not_quantised_are_not_packed():
+    assert packing_of(BaseModel(quantization="none", packed="yes"), torch.device("cuda"), 100.0, 100) == "no"
 
 
 @pytest.fixture(scope="module")

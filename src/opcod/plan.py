@@ -31,8 +31,7 @@ from opcod.models import (
     compute_dtype,
     load_config,
     load_tokenizer,
-    stays_packed,
-    unpacks_to_sample,
+    packing_of,
 )
 from opcod.passes import Lengths, parts_of_step, scoring, untutored
 from opcod.peers import Peer
@@ -272,12 +271,13 @@ def simulated_base(
         model.lora,
         speed=device.speed,
         fused=attention_of(spec, target) != GROUPED,
-        packed=stays_packed(spec, target),
+        packed=False,
         checkpoint_activations=model.checkpoint_activations,
     )
     share = min(layers or whole, whole) / whole
     unpacked = base.loaded.dtype.itemsize * sum(w.numel() for w in base.linear_weights) / share
-    base.merge = not base.packed or unpacks_to_sample(spec, unpacked, device.memory)
+    packing = packing_of(spec, target, unpacked, device.memory)
+    base.packed, base.merge = packing != "no", packing != "yes"
     return base
 
 
