@@ -26,6 +26,7 @@ from opcod.devices import GIB
 
 STEP = ["--questions=8", "--length=256", "--feedback=128", "--feedback_batch_size=64", "--micro_batch_tokens=8192"]
 SMALL = [*STEP, "--groups", "4", "--turns=2"]
+SMALLEST = [*SMALL, "--micro_batch_tokens=32768"]  # of a model that keeps so few numbers a token
 LARGE = [*STEP, "--checkpoint_activations", "--steps=1", "--groups", "4", "--turns=1"]
 CAPPED = ["--questions=8", "--length=1024", "--feedback=512", "--feedback_batch_size=32", "--context=4096"]
 CAPPED += ["--micro_batch_tokens=8192", "--checkpoint_activations", "--steps=1", "--most=1", "--cap_gib=24"]
@@ -57,8 +58,8 @@ def shape(name: str, takes: float, model: str, quantization: str, options: list[
 
 
 RUNS = [
-    shape("SmolLM2-135M nf4", 45, "SmolLM2-135M", "nf4", SMALL),
-    shape("SmolLM2-135M bf16", 45, "SmolLM2-135M", "none", SMALL),
+    shape("SmolLM2-135M nf4", 45, "SmolLM2-135M", "nf4", SMALLEST),
+    shape("SmolLM2-135M bf16", 45, "SmolLM2-135M", "none", SMALLEST),
     Run("TRL", 70, "compare", ("--only=to TRL$", "--repeats=3", "--ours", "micro_batch_tokens=8192"), alone=True),
     shape("Qwen3-8B nf4", 110, "Qwen3-8B", "nf4", LARGE),
     shape("Qwen3-8B bf16", 90, "Qwen3-8B", "none", LARGE),
