@@ -273,9 +273,12 @@ class Evaluate(CoDistil):
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Of a run's own config; not read here.")
 
     def before_instantiate_classes(self) -> None:
-        """A run's config may have been given for its questions; this is no run."""
+        """A run's config may have been given for its questions; this is no run, but it has to fit as well."""
         self.config.trainer.logger = False
-        self.config.trainer.callbacks = [Namespace(c) for c in default_callbacks("CleanStop", "RoundProgress")]
+        given = self.config.trainer.callbacks or []
+        kept = [c for c in (given if isinstance(given, list) else [given]) if c.class_path.endswith(".SizeCheck")]
+        own = [Namespace(c) for c in default_callbacks("CleanStop", "RoundProgress")]
+        self.config.trainer.callbacks = [*kept, *own]
 
 
 def evaluate(arguments: Sequence[str]) -> None:

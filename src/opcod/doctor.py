@@ -239,7 +239,7 @@ def demo() -> Iterator[Finding]:
     from opcod.callbacks.size_check import PRECISION
     from opcod.commands import CoDistil
     from opcod.devices import free_on
-    from opcod.fits import Needs
+    from opcod.fits import StudentNeeds
     from opcod.starting import DEMO, shipped_configs
 
     logging.disable(logging.INFO)  # Lightning tells of its seed and of the devices
@@ -250,7 +250,8 @@ def demo() -> Iterator[Finding]:
     device = free_on(run.trainer.strategy.root_device)
     if device is None or device.memory is None:
         return
-    needs = Needs(run.model, run.datamodule, device)
+    run.datamodule.setup("fit")
+    needs = StudentNeeds(run.model, run.datamodule, device, "fit")
     needed = max(needs.memory(part, run.model) for part in needs.parts)
     said = f"takes about {needed / _GIB:.1f} GiB of the {device.memory / _GIB:.1f} free on {device.name}"
     if needed <= device.memory:

@@ -6,21 +6,40 @@ Memory is what `opcod plan` says, from bases with few of their layers: it grows 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from operator import attrgetter
+from operator import attrgetter, itemgetter
+from typing import Any, Generic, TypeVar
+
+import lightning as L
 
 from opcod.codistillation import CoDistillation
-from opcod.data.datamodule import QuestionData
+from opcod.data.datamodule import LessonData, QuestionData
 from opcod.devices import Device
 from opcod.grpo import Grpo
-from opcod.models import load_config, positions_of
-from opcod.passes import Lengths, matching_contexts, parts_of_step, peak_of_scoring
+from opcod.lesson_plan import base_of, largest_step, longest_asked, prompts_to_solve, read_steps, standing_under
+from opcod.models import BaseModel, load_config, positions_of
+from opcod.passes import (
+    Lengths,
+    imitating,
+    matching_contexts,
+    parts_of_step,
+    peak_of_answering,
+    peak_of_scoring,
+)
 from opcod.peers import Peer
-from opcod.plan import read_lengths, simulated_peers, standing
+from opcod.plan import chats_of, read_lengths, simulated_peers, standing
+from opcod.prompts import student_messages
+from opcod.rollout import Sampling
+from opcod.simulation import SimulatedBase
+from opcod.specialist import STUDENT, Specialist
 from opcod.students import Students
+
+M = TypeVar("M", bound=Students | Specialist)
+"""Whose memory it is."""
 
 DEPTHS = (2, 4)
 """Layers of which memory is taken. With a single one a part's peak may lie elsewhere than in the whole model."""
@@ -39,16 +58,18 @@ LEARNING = {"match", "reinforce", "imitate"}
 """The parts that keep activations for a backward pass."""
 SLACK = 0.02
 """Share of the memory that the largest setting may leave: each one that is tried takes seconds."""
-_RESPONSE, _FEEDBACK = "rollout.max_new_tokens", "feedback.max_new_tokens"
+_RESPONSE, _FEEDBACK, _SOLUTION = "rollout.max_new_tokens", "feedback.max_new_tokens", "solving.sampling.max_new_tokens"
 LENGTHS = {
     "rollout": [_RESPONSE],
     "feedback": [_FEEDBACK, _RESPONSE],
     "match": [_RESPONSE, _FEEDBACK],
     "reinforce": [_RESPONSE],
     "imitate": [],
+    "alone": [_SOLUTION],
+    "keyed": [_SOLUTION],
     "scoring": ["evaluation.max_new_tokens"],
 }
-"""The part of a run -> the keys below `model` that say how long its sequences may become."""
+"""The part of a run, or of solving -> the keys below `model` that say how long its sequences may become."""
 
 
 @dataclass(frozen=True)
@@ -72,44 +93,41 @@ class Excess:
     alone: str | None = None
 
 
-class Needs:
-    """The memory and the positions that a run takes at its limits.
+class Needs(ABC, Generic[M]):
+    """The memory and the positions that a stage of a run takes at its limits.
 
     Args:
-        model: The method with its students.
-        data: The questions; they are read for their lengths.
+        model: The students, with their settings.
+        bases: The base model of each.
         device: To run on.
 
     Raises:
         ModelError: If a base model's config cannot be found.
     """
 
-    def __init__(self, model: Students, data: QuestionData, device: Device) -> None:
-        data.setup("fit")
-        assert data.splits is not None
-        self.model, self.data, self.device = model, data, device
-        self._lengths, _ = read_lengths(model, data.splits.train, data.batch_size)
-        self._bases = [s.base or model.base for s in model.students]
-        configs = [load_config(base) for base in self._bases]
+    parts: list[str]
+    """What it does, by name."""
+    standing: float
+    """Bytes that are there all the time."""
+
+    def __init__(self, model: M, bases: Sequence[BaseModel], device: Device) -> None:
+        self.model, self.device = model, device
+        configs = [load_config(base) for base in bases]
         self._layers = [c.get_text_config().num_hidden_layers for c in configs]
         self._positions = min(positions_of(c) for c in configs)
-        deepest = max(self._layers)
-        self._peers = {d: simulated_peers(model, device, d) for d in sorted({min(d, deepest) for d in DEPTHS})}
-        self.standing = device.before + sum(self._standing(base) for base in dict.fromkeys(self._bases))
-        self._firsts = [self._bases.index(base) for base in dict.fromkeys(self._bases)]
-        self.parts = [*parts_of_step(model, next(iter(self._peers.values()))[0], data.batch_size), "scoring"]
+        self._depths = sorted({min(depth, max(self._layers)) for depth in DEPTHS})
 
-    def memory(self, part: str, model: Students) -> float:
+    @abstractmethod
+    def _peak(self, part: str, model: M) -> float:
+        """Bytes of tensors at the peak of a part, beside what is there all the time."""
+
+    @abstractmethod
+    def _longest(self, part: str, model: M) -> int:
+        """Tokens of a part's longest sequence."""
+
+    def memory(self, part: str, model: M) -> float:
         """Bytes at the peak of a part, with those that are there all the time, by the settings of `model`."""
-        at = self._at(model)
-
-        def peak(peer: Peer) -> float:
-            if part == "scoring":
-                return peak_of_scoring(model, peer, self.data.evaluation_batch_size, at)
-            return parts_of_step(model, peer, self.data.batch_size, peak_alone=True)[part](at).peak
-
-        peaks = [self._whole(first, lambda peers, i=first: peak(peers[i])) for first in self._firsts]  # type: ignore[misc]
-        return self.standing + self.device.gaps * max(peaks)
+        return self.standing + self.device.gaps * self._peak(part, model)
 
     def excesses(self, room: float) -> Iterator[Excess]:
         """The parts that take more than so many bytes; where even one sequence at a time would, its length counts."""
@@ -133,7 +151,7 @@ class Needs:
         part: str,
         needed: float,
         settings: Sequence[str],
-        of: Callable[[Students], float],
+        of: Callable[[M], float],
         room: float,
         *,
         alone: str | None = None,
@@ -149,8 +167,49 @@ class Needs:
                 break
         return Excess(part, needed, setting, value, found, alone)
 
+
+class StudentNeeds(Needs[Students]):
+    """What students take: to learn, or to be scored and nothing else.
+
+    Args:
+        model: The method with its students.
+        data: The questions, set up for the stage; they are read for their lengths.
+        device: To run on.
+        stage: As Lightning calls it: `fit`, `validate`, `test` or `predict`.
+
+    Raises:
+        ModelError: If a base model's config cannot be found.
+    """
+
+    def __init__(self, model: Students, data: QuestionData, device: Device, stage: str) -> None:
+        assert data.splits is not None
+        self._bases = [s.base or model.base for s in model.students]
+        super().__init__(model, self._bases, device)
+        self._peers = {depth: simulated_peers(model, device, depth) for depth in self._depths}
+        self._firsts = [self._bases.index(base) for base in dict.fromkeys(self._bases)]
+        self.standing = device.before + sum(self._standing(first, learning=stage == "fit") for first in self._firsts)
+        if stage == "fit":
+            questions, self._batch, self._scored = data.splits.train, data.batch_size, data.evaluation_batch_size
+            self.parts = [*parts_of_step(model, self._peers[self._depths[0]][0], self._batch), "scoring"]
+        else:
+            batches = data.val_dataloader() if stage == "validate" else data.test_dataloader()
+            questions, self._batch = batches.questions, batches.most
+            self._scored = self._batch
+            self.parts = ["scoring"] if questions else []  # a process may have none
+        if questions:
+            self._lengths, _ = read_lengths(model, questions, self._batch)
+
+    def _peak(self, part: str, model: Students) -> float:
+        at = self._at(model)
+
+        def peak(peer: Peer) -> float:
+            if part == "scoring":
+                return peak_of_scoring(model, peer, self._scored, at)
+            return parts_of_step(model, peer, self._batch, peak_alone=True)[part](at).peak
+
+        return max(self._whole(first, lambda peers, i=first: peak(peers[i])) for first in self._firsts)  # type: ignore[misc]
+
     def _longest(self, part: str, model: Students) -> int:
-        """Tokens of a part's longest sequence."""
         at = self._at(model)
         if part == "feedback":
             return at.tutoring + at.response + at.feedback if at.feedback else 0
@@ -168,18 +227,83 @@ class Needs:
             at = replace(at, feedback=min(at.feedback, model.feedback.max_new_tokens))
         return at
 
-    def _standing(self, base: object) -> float:
-        """Bytes that a base with its students has all the time."""
-        of = [i for i, b in enumerate(self._bases) if b == base]
-        return self._whole(of[0], lambda peers: sum(standing([peers[i] for i in of]).values()))
+    def _standing(self, first: int, *, learning: bool) -> float:
+        """Bytes that a student's base with all its students has all the time."""
+        of = [i for i, base in enumerate(self._bases) if base == self._bases[first]]
+        return self._whole(first, lambda peers: sum(standing([peers[i] for i in of], learning=learning).values()))
 
     def _whole(self, whose: int, of: Callable[[list[Peer]], float]) -> float:
         """What `of` would be with all the layers of a student's base."""
         layers = self._layers[whose]
-        found = {min(depth, layers): of(peers) for depth, peers in self._peers.items()}
-        few, more = min(found), max(found)
-        slope = (found[more] - found[few]) / (more - few) if more > few else 0.0
-        return found[more] + slope * (layers - more)
+        return _deep({min(depth, layers): of(peers) for depth, peers in self._peers.items()}, layers)
+
+
+class SpecialistNeeds(Needs[Specialist]):
+    """What a specialist takes: to learn its lessons and be scored, or to find worked solutions.
+
+    Args:
+        model: The student.
+        data: Its lessons, or the questions that it solves, set up for the stage; they are read for their lengths.
+        device: To run on.
+        stage: As Lightning calls it: `fit` or `predict`.
+
+    Raises:
+        ModelError: If the base model's config cannot be found.
+    """
+
+    def __init__(self, model: Specialist, data: LessonData, device: Device, stage: str) -> None:
+        super().__init__(model, [model.base], device)
+        self._bases = {depth: base_of(model, device, depth) for depth in self._depths}
+        learning = stage == "fit"
+        self.standing = device.before + self._whole(lambda b: sum(standing_under(b, learning=learning).values()))
+        (chat,), _ = chats_of([model.base])
+        batches = data.val_dataloader() if learning else data.predict_dataloader()
+        questions, self._batch = batches.questions, batches.most
+        self._steps = read_steps(data.train_dataloader(), chat) if learning else []
+        self.parts = ["imitate"] if self._steps else []
+        if questions:  # all may be solved
+            if learning:
+                prompts = {"scoring": longest_asked(student_messages, model, chat, questions, self._batch)}
+            else:
+                prompts = prompts_to_solve(model, chat, questions, self._batch)
+            name, self._prompt = max(prompts.items(), key=itemgetter(1))
+            self.parts.append(name)
+
+    def _peak(self, part: str, model: Specialist) -> float:
+        if part == "imitate":
+            tokens = model.micro_batch_tokens
+            step = largest_step(self._steps, tokens)
+            return self._whole(lambda base: imitating(base, STUDENT, step, tokens).peak)
+        sampling, samples = _sampled(part, model)
+        return self._whole(lambda b: peak_of_answering(b, STUDENT, sampling, samples, self._batch, self._prompt))
+
+    def _longest(self, part: str, model: Specialist) -> int:
+        return self._prompt + _sampled(part, model)[0].max_new_tokens
+
+    def _whole(self, of: Callable[[SimulatedBase], float]) -> float:
+        """What `of` would be with all the layers of the base."""
+        return _deep({depth: of(base) for depth, base in self._bases.items()}, self._layers[0])
+
+
+def needs_of(
+    model: L.LightningModule, data: object, device: Device, stage: str
+) -> StudentNeeds | SpecialistNeeds | None:
+    """What a stage of a run takes; None of a run that is not known.
+
+    Args:
+        model: Students, or a specialist.
+        data: Their questions, or its lessons, set up for the stage.
+        device: To run on.
+        stage: As Lightning calls it.
+
+    Raises:
+        ModelError: If a base model's config cannot be found.
+    """
+    if isinstance(model, Students) and isinstance(data, QuestionData):
+        return StudentNeeds(model, data, device, stage)
+    if isinstance(model, Specialist) and isinstance(data, LessonData):
+        return SpecialistNeeds(model, data, device, stage)
+    return None
 
 
 def largest(below: int, needed: float, of: Callable[[int], float], room: float, *, slack: float) -> int:
@@ -209,9 +333,31 @@ def largest(below: int, needed: float, of: Callable[[int], float], room: float, 
     return low
 
 
-def _with(model: Students, setting: str, value: int) -> Students:
-    """The same students with another setting."""
+def _with(model: M, setting: str, value: int) -> M:
+    """The same with another setting."""
     changed = copy.copy(model)
     name, _, rest = setting.partition(".")
-    setattr(changed, name, replace(getattr(model, name), **{rest: value}) if rest else value)
+    setattr(changed, name, _replaced(getattr(model, name), rest, value))
     return changed
+
+
+def _replaced(settings: Any, name: str, value: int) -> Any:
+    """Settings with another value of that name below them; without a name, the value itself."""
+    if not name:
+        return value
+    first, _, rest = name.partition(".")
+    return replace(settings, **{first: _replaced(getattr(settings, first), rest, value)})
+
+
+def _sampled(part: str, model: Specialist) -> tuple[Sampling, int]:
+    """How a specialist answers, and how often each question."""
+    if part == "scoring":
+        return model.evaluation, model.samples
+    return model.solving.sampling, model.solving.samples
+
+
+def _deep(of_depth: Mapping[int, float], layers: int) -> float:
+    """Of so many layers, by what it is of few of them."""
+    few, more = min(of_depth), max(of_depth)
+    slope = (of_depth[more] - of_depth[few]) / (more - few) if more > few else 0.0
+    return of_depth[more] + slope * (layers - more)

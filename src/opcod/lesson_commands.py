@@ -65,7 +65,7 @@ class Solve(Lessons):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where to write."""
         super().add_arguments_to_parser(parser)
-        parser.set_defaults({"trainer.callbacks": default_callbacks("CleanStop", "RoundProgress")})
+        parser.set_defaults({"trainer.callbacks": default_callbacks("SizeCheck", "CleanStop", "RoundProgress")})
         help = "JSONL file of the solved questions, for `--data.solutions`; what it holds is not solved again."
         self._add_output(parser, help)
         parser.link_arguments("output", "data.solutions")
@@ -89,7 +89,8 @@ class Specialise(Lessons):
         """Add where to write, and what to resume from."""
         super().add_arguments_to_parser(parser)
         stop = {"class_path": "opcod.callbacks.CleanStop", "init_args": {"command": "opcod specialise"}}
-        parser.set_defaults({"trainer.callbacks": [*default_callbacks("RoundCheckpoint", "RoundProgress"), stop]})
+        callbacks = [*default_callbacks("SizeCheck", "RoundCheckpoint", "RoundProgress"), stop]
+        parser.set_defaults({"trainer.callbacks": callbacks})
         self._add_output(parser, "Folder to write the adapter to.")
         parser.add_argument(
             "--dtype",

@@ -104,7 +104,7 @@ def scoring(model: Students, student: Peer, batch: int, limits: Lengths, expecte
 def peak_of_scoring(model: Students, student: Peer, batch: int, limits: Lengths) -> int:
     """The memory of `scoring`, and nothing else."""
     sampling, adapter = model.evaluation, student.adapter("student")
-    return _peak_of_answering(student.base, adapter, sampling, model.evaluation_samples, batch, limits)
+    return peak_of_answering(student.base, adapter, sampling, model.evaluation_samples, batch, limits.prompt)
 
 
 def answering(
@@ -119,14 +119,13 @@ def answering(
     """The memory of answering a batch of questions, each so many times, and the work of one question."""
     response = min(sampling.max_new_tokens, expected.response)
     work = _sampled(base, adapter, sampling, batch * samples, response, prompt=expected.prompt, same=samples)
-    return _peak_of_answering(base, adapter, sampling, samples, batch, limits), work.times(1 / batch)
+    return peak_of_answering(base, adapter, sampling, samples, batch, limits.prompt), work.times(1 / batch)
 
 
-def _peak_of_answering(
-    base: SharedBase, adapter: str, sampling: Sampling, samples: int, batch: int, limits: Lengths
-) -> int:
+def peak_of_answering(base: SharedBase, adapter: str, sampling: Sampling, samples: int, batch: int, prompt: int) -> int:
+    """The memory of `answering` at prompts of so many tokens, and nothing else."""
     rows, limit = batch * samples, sampling.max_new_tokens
-    return _sampled(base, adapter, sampling, rows, limit, prompt=limits.prompt, same=samples, peak_alone=True).peak
+    return _sampled(base, adapter, sampling, rows, limit, prompt=prompt, same=samples, peak_alone=True).peak
 
 
 def _sampled(

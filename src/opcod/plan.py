@@ -296,14 +296,14 @@ def _bases(peers: Sequence[Peer]) -> list[SimulatedBase]:
     return list({id(p.base): p.base for p in peers if isinstance(p.base, SimulatedBase)}.values())
 
 
-def standing(peers: Sequence[Peer]) -> dict[str, float]:
-    """What these students have in memory all the time -> bytes."""
+def standing(peers: Sequence[Peer], *, learning: bool = True) -> dict[str, float]:
+    """What these students have in memory all the time -> bytes; less where they only answer."""
     trained = 4.0 * sum(p.numel() for peer in peers for p in peer.parameters())
-    return {
+    held = {
         "weights": sum(map(weights, _bases(peers))),
         "adapters": 3 * trained,  # student, self-teacher and tutor
-        "gradients and optimizers": 3 * trained,  # AdamW holds two averages
     }
+    return held | ({"gradients and optimizers": 3 * trained} if learning else {})  # AdamW holds two averages
 
 
 def weights(base: SimulatedBase) -> float:

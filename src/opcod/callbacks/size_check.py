@@ -6,45 +6,50 @@ import warnings
 
 import lightning as L
 
-from opcod.data.datamodule import QuestionData
 from opcod.devices import GIB, Device, free_on
-from opcod.fits import Excess, Needs
-from opcod.models import ModelError
-from opcod.students import Students
+from opcod.fits import Excess, needs_of
+from opcod.models import ModelError, first_line
 
 PRECISION = 1.25
 """What is planned is within a quarter of what is measured."""
 
 
 class SizeCheck(L.Callback):
-    """Plans the memory of a training run on its device, and its longest sequences, before any model is loaded.
+    """Plans the memory of a run on its device, and its longest sequences, before any model is loaded.
 
-    Warns where memory may not be enough, by the precision of a plan, or sequences may become longer than the model was
-    made for. Without this callback a run is tried as it is.
+    Of a run that trains, solves, or scores and nothing else. Warns where memory may not be enough, by the precision of
+    a plan, or sequences may become longer than the model was made for. Without this callback a run is tried as it is.
 
     Raises:
         ValueError: If memory is not enough; it says for each part the largest setting that fits.
     """
 
+    def __init__(self) -> None:
+        self._free: Device | None = None
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Compare with what is free now."""
-        assert isinstance(pl_module, Students)
-        data = getattr(trainer, "datamodule", None)
-        device = free_on(trainer.strategy.root_device)
-        if stage != "fit" or device is None or not isinstance(data, QuestionData):
-            return
-        if device.kind == "cpu" and not trainer.is_global_zero:
+        """Compare with what is free; or was before a trainer's first run, whose memory the next ones take over."""
+        device = self._free = self._free or free_on(trainer.strategy.root_device)
+        if device is None or (device.kind == "cpu" and not trainer.is_global_zero):
             return  # the processes of a machine share its memory
+        room = (device.memory or 0.0) / (trainer.num_devices if device.kind == "cpu" else 1)
         try:
-            needs = Needs(pl_module, data, device)
+            needs = needs_of(pl_module, getattr(trainer, "datamodule", None), device, stage)
+            if needs is None:
+                return
+            beyond = list(needs.beyond_positions())
+            excesses = [] if needs.standing > room else list(needs.excesses(room))
         except ModelError:
             return  # it is said where the model is loaded
-        for excess in needs.beyond_positions():
+        except Exception as error:  # of a model's own code, which may not do without numbers
+            said = f"{type(error).__name__}: {first_line(error)}"
+            warnings.warn(f"nobody knows whether the run fits, as this model cannot be planned: {said}", stacklevel=2)
+            return
+        for excess in beyond:
             warnings.warn(_beyond(excess), stacklevel=2)
-        room = (device.memory or 0.0) / (trainer.num_devices if device.kind == "cpu" else 1)
         if needs.standing > room:
             raise ValueError(f"{_of(needs.standing, room, device)}, before the first step: quantise the base model")
-        if excesses := list(needs.excesses(room)):
+        if excesses:
             worst = max(e.needed for e in excesses)
             lines = [_of(worst, room, device), *map(_scarce, excesses)]
             if worst > PRECISION * room:
@@ -67,7 +72,13 @@ def _beyond(excess: Excess) -> str:
 
 
 def _part(excess: Excess) -> str:
-    names = {"match": "matching", "reinforce": "the policy gradient", "imitate": "imitation"}
+    names = {
+        "match": "matching",
+        "reinforce": "the policy gradient",
+        "imitate": "imitation",
+        "alone": "solving",
+        "keyed": "solving",
+    }
     return names.get(excess.part, excess.part)
 
 

@@ -172,6 +172,11 @@ class QuestionBatches:
         self.batch_size = batch_size
         self.count = math.ceil(len(questions) / (size * batch_size))
 
+    @property
+    def most(self) -> int:
+        """Questions of the largest batch."""
+        return min(self.batch_size, len(self.questions))
+
     def __len__(self) -> int:
         return self.count
 
