@@ -72,7 +72,15 @@ def test_a_soft_cap_bends_the_scores():
     assert out.item() == pytest.approx(0.62246, abs=1e-5)
 
 
-def test_sinks_are_refused():
+def test_sinks_take_weight_and_give_nothing():
+    # Scores 0 and ln 3, and a sink of ln 4: weights 1/8 and 3/8, so the values 0 and 8 come to 3.
+    key = torch.tensor([[[[0.0], [1.0]]]])
+    query = torch.tensor([[[[3.0]]]]).log()
+    out, _ = grouped_attention(None, query, key, 8 * key, None, scaling=1.0, s_aux=torch.tensor([4.0]).log())
+    assert out.item() == pytest.approx(3.0)
+
+
+def test_dropout_is_refused():
     one = torch.zeros(1, 1, 1, 1)
     with pytest.raises(ValueError, match="set the base model's `attention` to `sdpa`"):
-        grouped_attention(None, one, one, one, None, s_aux=torch.zeros(1))
+        grouped_attention(None, one, one, one, None, dropout=0.1)

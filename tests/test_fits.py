@@ -16,7 +16,7 @@ from opcod.devices import GIB, Device, free_on
 from opcod.fits import LENGTHS, SLACK, SpecialistNeeds, StudentNeeds, largest
 from opcod.lesson_plan import plan_solve, plan_specialise
 from opcod.plan import plan
-from opcod.simulation import Speed
+from opcod.simulation import Speed, UnplannedError
 from tiny import LORA, build_folder, run_config
 
 DEVICE = Device("a small machine", "cpu", 8 * GIB, Speed(1.0, 1.0, 0.0), measured=True, before=0.0, gaps=1.0)
@@ -406,12 +406,12 @@ def test_nothing_is_said_where_it_fits_or_the_base_is_not_found(begin, command):
 
 def test_a_model_that_cannot_be_planned_is_tried(begin, monkeypatch):
     def fail(*_):
-        raise KeyError("no numbers")
+        raise UnplannedError("what Model takes cannot be planned")
 
     monkeypatch.setattr(fits, "simulated_peers", fail)
     begun, (said,) = begin("predict", 1000.0)
     assert begun
-    assert said == "nobody knows whether the run fits, as this model cannot be planned: KeyError: 'no numbers'"
+    assert said == "nobody knows whether the run fits: what Model takes cannot be planned"
 
 
 def test_what_is_evaluated_later_has_the_room_of_what_was_before(tiny_folder, tmp_path, monkeypatch, capsys):

@@ -7,6 +7,9 @@ responses share what they begin with (`decoding.SharedCache`), so do theirs.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,6 +23,21 @@ from opcod.decoding import WHOLE, SharedCache
 GROUPED = "opcod_grouped"
 """The name under which transformers knows it."""
 
+_decoded: ContextVar[SharedCache | None] = ContextVar("decoded", default=None)
+
+
+@contextlib.contextmanager
+def decoding_with(cache: SharedCache) -> Iterator[None]:
+    """Let attention fetch from `cache` what rows share, as long as the block lasts.
+
+    Not an argument of the model's, since not every model hands those on to its layers.
+    """
+    token = _decoded.set(cache)
+    try:
+        yield
+    finally:
+        _decoded.reset(token)
+
 
 def grouped_attention(
     module: nn.Module,
@@ -31,36 +49,35 @@ def grouped_attention(
     dropout: float = 0.0,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    shared_cache: SharedCache | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers' attention interface defines it.
 
     Args:
-        module: The calling layer; not used.
+        module: The calling layer; within `decoding_with` its rows may share P keys and values before the S given ones.
         query: [B, heads, T, D].
         key: [B, key-value heads, S, D].
-        value: [B, key-value heads, S, D].
+        value: [B, key-value heads, S, D'], D' being D but in models with latent attention (DeepSeek).
         attention_mask: [B, 1, T, P + S], added to the scores; None where everything is seen.
         scaling: Of the scores; 1 / sqrt(D) by default.
         dropout: Must be 0, so that a pass can be repeated exactly.
         softcap: Scores are bent to stay within it (Gemma 2).
-        s_aux: Attention sinks, which are not supported.
-        shared_cache: Where rows share the P keys and values before the S given ones.
+        s_aux: [heads] scores of attention sinks, which take weight and give nothing (GPT-OSS).
 
     Returns:
-        [B, T, heads, D], and no attention weights.
+        [B, T, heads, D'], and no attention weights.
 
     Raises:
-        ValueError: For dropout or sinks.
+        ValueError: For dropout.
     """
-    if dropout or s_aux is not None:
-        raise ValueError("this model's attention has dropout or sinks: set the base model's `attention` to `sdpa`")
+    if dropout:
+        raise ValueError("this model's attention has dropout: set the base model's `attention` to `sdpa`")
     batch, heads, queries, size = query.shape
     kept = key.shape[1]
     scaled = query * (size**-0.5 if scaling is None else scaling)
     grouped = scaled.reshape(batch, kept, heads // kept * queries, size)
-    prefix = None if shared_cache is None else shared_cache.prefix_of(module.layer_idx)  # type: ignore[arg-type]
+    cache = _decoded.get()
+    prefix = None if cache is None else cache.prefix_of(module.layer_idx)  # type: ignore[arg-type]
     if attention_mask is not None and prefix is None and queries > 1:
         key, value, attention_mask = _in_whole_vectors(key, value, attention_mask)
     scores = grouped @ key.transpose(2, 3)
@@ -73,13 +90,18 @@ def grouped_attention(
     if attention_mask is not None:
         scores = scores.view(batch, kept, heads // kept, queries, -1) + attention_mask[:, :, None]
         scores = scores.view(batch, kept, heads // kept * queries, -1)
+    if s_aux is not None:
+        sinks = s_aux.to(scores.dtype).view(kept, -1, 1).expand(batch, kept, heads // kept, queries)
+        scores = torch.cat([scores, sinks.reshape(batch, kept, -1, 1)], -1)
     weights = scores.softmax(-1).to(value.dtype)  # summed up in float32 whatever the numbers of the scores
+    if s_aux is not None:
+        weights = weights[..., :-1]
     if prefix is not None:
         on_common, weights = weights.tensor_split([keys.shape[2]], -1)
         out = groups.unstack(groups.stack(on_common) @ values) + weights @ value
     else:
         out = weights @ value
-    return out.reshape(batch, heads, queries, size).transpose(1, 2).contiguous(), None
+    return out.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
 
 
 def _in_whole_vectors(key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 def can_merge(layer: Any, *, unpack: bool) -> bool:
     """Whether the weight below an adapted layer is a plain one, or a packed one that may be unpacked."""
-    weight = layer.get_base_layer().weight
+    weight = getattr(layer.get_base_layer(), "weight", None)  # experts in one tensor have none of this name
     return type(weight) is nn.Parameter or (unpack and isinstance(weight, Params4bit))
 
 

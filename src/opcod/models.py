@@ -73,7 +73,7 @@ class BaseModel:
             forward pass, nor where unpacked weights take at most a 32nd of a GPU's memory; it packs `while_learning`
             where they take at most a quarter.
         attention: transformers' `attn_implementation`, such as `sdpa`, `eager` or `flash_attention_2`; `auto` is
-            `sdpa` on an accelerator and opcod's own `opcod_grouped` on a CPU.
+            opcod's own `opcod_grouped` on a CPU, for models that take one, and otherwise what transformers chooses.
         chat_template: File with a Jinja chat template, for a base model that has none.
     """
 
@@ -136,12 +136,6 @@ def compute_dtype(wanted: str, device: Device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     native = torch.cpu.get_capabilities()
     return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
-
-
-def attention_of(base: BaseModel, device: torch.device) -> str:
-    """The attention implementation on `device`; `auto` as `BaseModel.attention` describes it."""
-    automatic = GROUPED if device.type == "cpu" else "sdpa"
-    return automatic if base.attention == "auto" else base.attention
 
 
 def packing_of(base: BaseModel, device: torch.device, unpacked: float, memory: float | None) -> Packing:
@@ -299,14 +293,14 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
 def _load_weights(
     base: BaseModel, source: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[PreTrainedModel, Packing]:
-    attention = attention_of(base, device)
     options: dict[str, Any] = {
         "dtype": dtype,
-        "attn_implementation": attention,
         "device_map": {"": device},
         "use_safetensors": True,  # weights of any other kind are pickled
         "trust_remote_code": False,
     }
+    if base.attention != "auto":
+        options["attn_implementation"] = base.attention
     if base.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -316,6 +310,8 @@ def _load_weights(
         )
     with _explained(base), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(source, revision=base.revision, **options)
+        if base.attention == "auto" and device.type == "cpu" and model.is_backend_compatible():
+            model.set_attn_implementation(GROUPED)
         packed = [m for m in model.modules() if isinstance(m, Linear4bit)]
         unpacked = float(sum(dtype.itemsize * m.in_features * m.out_features for m in packed))
         memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, DynamicCache
 
-from opcod.attention import GROUPED
+from opcod.attention import GROUPED, decoding_with
 from opcod.decoding import SharedCache
 from opcod.low_rank import fuse_low_rank
 from opcod.merging import can_merge, merged
@@ -110,8 +110,10 @@ class SharedBase(nn.Module):
 
     @property
     def takes_attention(self) -> bool:
-        """Whether the model's layers call whatever attention they are told to."""
-        return bool(self.loaded.model.is_backend_compatible())
+        """Whether the model's layers call whatever attention they are told to, with the keys and values they cache."""
+        model = self.loaded.model
+        latent = getattr(model.config.get_text_config(), "kv_lora_rank", None) is not None  # DeepSeek caches others
+        return bool(model.is_backend_compatible()) and not latent
 
     @property
     def has_windows(self) -> bool:
@@ -246,7 +248,6 @@ class SharedBase(nn.Module):
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=cache is not None,
-            **({"shared_cache": cache} if isinstance(cache, SharedCache) else {}),
         )
         return out.last_hidden_state
 
@@ -260,7 +261,8 @@ class SharedBase(nn.Module):
         before = model.config._attn_implementation
         model.set_attn_implementation(GROUPED)
         try:
-            yield
+            with decoding_with(cache):
+                yield
         finally:
             model.set_attn_implementation(before)
 

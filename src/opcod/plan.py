@@ -27,7 +27,6 @@ from opcod.grpo import Grpo
 from opcod.models import (
     BaseModel,
     ModelError,
-    attention_of,
     compute_dtype,
     load_config,
     load_tokenizer,
@@ -270,7 +269,7 @@ def simulated_base(
         torch.bfloat16 if spec.dtype == "auto" and device.kind == "cuda" else compute_dtype(spec.dtype, "cpu"),
         model.lora,
         speed=device.speed,
-        fused=attention_of(spec, target) != GROUPED,
+        fused=spec.attention not in (GROUPED, "eager", "auto" if device.kind == "cpu" else ""),
         packed=False,
         checkpoint_activations=model.checkpoint_activations,
     )

@@ -22,7 +22,7 @@ from transformers.masking_utils import eager_mask
 
 from opcod.attention import GROUPED
 from opcod.decoding import SharedCache
-from opcod.models import LoadedBase
+from opcod.models import LoadedBase, ModelError, first_line
 from opcod.peers import Lora, SharedBase
 
 META = torch.device("meta")
@@ -141,6 +141,10 @@ class Tally(TorchDispatchMode):
         self.now -= size
 
 
+class UnplannedError(ModelError):
+    """A model whose own code does not run without numbers."""
+
+
 class SimulatedBase(SharedBase):
     """A base model without weights, whose adapters are in its own numbers, as autocast would bring them.
 
@@ -149,7 +153,7 @@ class SimulatedBase(SharedBase):
         dtype: The numbers it computes in.
         lora: Shape of the adapters.
         speed: Of the device that it would run on.
-        fused: Whether its attention holds no scores.
+        fused: Whether its attention holds no scores, if the model has one that does not.
         packed: Whether its linear layers stay in 4 bits, and are unpacked one by one as they are used.
         checkpoint_activations: See `SharedBase`.
     """
@@ -166,14 +170,15 @@ class SimulatedBase(SharedBase):
         checkpoint_activations: bool = False,
     ) -> None:
         with META:
-            attention = FUSED if fused else GROUPED
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        if model.is_backend_compatible():
+            model.set_attn_implementation(FUSED if fused and model._supports_sdpa else GROUPED)
         model.eval().requires_grad_(False)
         loaded = LoadedBase(model, None, dtype, {})  # type: ignore[arg-type]  # nothing is read or written
         with META:
             super().__init__(loaded, lora, checkpoint_activations=checkpoint_activations, merge=not packed)
         self.speed = speed
-        self.fused = fused
+        self.fused = model.config._attn_implementation == FUSED
         self.packed = packed
 
     @property
@@ -212,20 +217,37 @@ class SimulatedBase(SharedBase):
         position_ids: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """See `SharedBase`; the mask is made here, as transformers looks at its numbers where it makes it."""
+        """See `SharedBase`; masks are made here, as transformers looks at their numbers where it makes them."""
         rows, new = input_ids.shape
-        seen = new if cache is None else cache.get_mask_sizes(new, 0)[0]
         fused = self.fused and not isinstance(cache, SharedCache)
-        shape = (1, 1, 1, 1) if fused else (rows, 1, new, seen)
-        mask = torch.zeros(shape, dtype=self.loaded.dtype, device=META)
-        return super().hidden(input_ids, attention_mask=mask, position_ids=position_ids, cache=cache)
+
+        def mask(layer: int) -> Tensor:
+            seen = new if cache is None else cache.get_mask_sizes(new, layer)[0]
+            shape = (1, 1, 1, 1) if fused else (rows, 1, new, seen)
+            return torch.zeros(shape, dtype=self.loaded.dtype, device=META)
+
+        kinds: list[str] = getattr(self.loaded.model.config.get_text_config(), "layer_types", None) or []
+        several = len(set(kinds)) > 1  # layers with windows and layers without, each with masks of its own
+        masks: Any = {kind: mask(kinds.index(kind)) for kind in kinds} if several else mask(0)
+        return super().hidden(input_ids, attention_mask=masks, position_ids=position_ids, cache=cache)
 
     def trace(self, code: Callable[[], object], speed: Speed | None = None) -> Trace:
-        """Run `code` and tell what it came to, at another speed or its own; what it returns is alive until then."""
+        """Run `code` and tell what it came to, at another speed or its own; what it returns is alive until then.
+
+        Raises:
+            UnplannedError: If the model's own code cannot do without numbers.
+        """
         packed = self.linear_weights if self.packed else []
         tally = Tally(speed or self.speed, [*self.parameters(), *self.buffers()], packed)
-        with tally:
-            kept = code()
+        try:
+            with tally:
+                kept = code()
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            name = type(self.loaded.model).__name__
+            said = f"{type(error).__name__}: {first_line(error)}"
+            raise UnplannedError(
+                f"what {name} takes cannot be planned, since its code asks for numbers ({said})"
+            ) from error
         del kept
         for parameter in self.parameters():
             parameter.grad = None

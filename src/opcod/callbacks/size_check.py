@@ -8,7 +8,8 @@ import lightning as L
 
 from opcod.devices import GIB, Device, free_on
 from opcod.fits import Excess, needs_of
-from opcod.models import ModelError, first_line
+from opcod.models import ModelError
+from opcod.simulation import UnplannedError
 
 PRECISION = 1.25
 """What is planned is within a quarter of what is measured."""
@@ -39,12 +40,11 @@ class SizeCheck(L.Callback):
                 return
             beyond = list(needs.beyond_positions())
             excesses = [] if needs.standing > room else list(needs.excesses(room))
+        except UnplannedError as error:
+            warnings.warn(f"nobody knows whether the run fits: {error}", stacklevel=2)
+            return
         except ModelError:
             return  # it is said where the model is loaded
-        except Exception as error:  # of a model's own code, which may not do without numbers
-            said = f"{type(error).__name__}: {first_line(error)}"
-            warnings.warn(f"nobody knows whether the run fits, as this model cannot be planned: {said}", stacklevel=2)
-            return
         for excess in beyond:
             warnings.warn(_beyond(excess), stacklevel=2)
         if needs.standing > room:

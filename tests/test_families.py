@@ -1,0 +1,127 @@
+"""Model families beside Llama, Qwen3 and Gemma 3: rows that share what they begin with are as if each had a copy."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from opcod.codistillation import CoDistillation
+from opcod.models import BaseModel, LoadedBase, load_base
+from opcod.passes import Lengths, parts_of_step
+from opcod.peers import Peer, SharedBase
+from opcod.rollout import Sampling, sample
+from opcod.scoring import Scored, response_hidden
+from opcod.simulation import SimulatedBase, Speed, UnplannedError
+from opcod.students import Student
+from test_decoding import SHAPE, question
+from test_rollout import assert_same
+from tiny import LORA, build_tokenizer, random_ids, stir
+
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+GPT = {"vocab_size": 600, "num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 4, "initializer_range": 0.2}
+KINDS = {
+    "gemma2": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2},  # and a soft cap
+    "phi3": {"pad_token_id": 0},
+    "olmo2": {},
+    "nemotron": {},  # its layers hand no arguments on to their attention
+    "gpt_oss": EXPERTS | {"layer_types": ["full_attention", "sliding_attention"] * 2, "sliding_window": 8},  # and sinks
+    "mixtral": EXPERTS,
+    "deepseek_v3": {  # caches other keys and values than it attends to
+        "head_dim": 8,
+        "num_key_value_heads": 4,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "n_group": 1,
+        "topk_group": 1,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 12,
+        "first_k_dense_replace": 1,
+    },
+    "falcon": GPT | {"new_decoder_architecture": True, "num_kv_heads": 2},  # takes no other attention
+    "bloom": GPT,
+}
+LATENT = {"deepseek_v3"}
+OWN_ATTENTION = {"falcon", "bloom"}
+UNPLANNED = {"mixtral", "gpt_oss", "deepseek_v3", "bloom"}
+
+
+def config_of(kind):
+    settings = KINDS[kind]
+    return AutoConfig.for_model(kind, **(settings if kind in OWN_ATTENTION else SHAPE | settings))
+
+
+def base_of(kind):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config_of(kind), dtype=torch.float32).eval().requires_grad_(False)
+    if model.is_backend_compatible():
+        model.set_attn_implementation("opcod_grouped")
+    base = SharedBase(LoadedBase(model, None, torch.float32, {}), LORA)
+    base.add_adapter("ann", seed=1)
+    stir(base, "ann", seed=2)
+    return base
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_is_sampled_with_shared_beginnings_and_with_merged_weights(kind):
+    base = base_of(kind)
+    assert base.takes_attention == (kind not in OWN_ATTENTION | LATENT)
+    asked = [*question(1, 3, [4, 9, 1]), *question(2, 2), *question(3, 1)]
+    settings = Sampling(max_new_tokens=24)
+    with base.using("ann"):
+        plain = sample(base, [replace(r, shared=0) for r in asked], replace(settings, share_prefixes=False), [0])
+        shared = sample(base, asked, settings, [0])
+    with base.sampling("ann"):
+        merged = sample(base, asked, settings, [0])
+    for one in (shared, merged):
+        assert_same(one, plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shared_beginnings_have_the_same_gradient(kind):
+    base = base_of(kind)
+    start = random_ids(12, seed=1)
+    rows = [Scored((*start, *random_ids(n, seed=n)), random_ids(20, seed=7 + n), len(start)) for n in (3, 5)]
+    gradients = []
+    for scored in (rows, [row._replace(shared=0) for row in rows]):
+        with base.using("ann", train=True):
+            response_hidden(base, scored).sin().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in base.parameters_of("ann")]))
+        for parameter in base.parameters_of("ann"):
+            parameter.grad = None
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5 * gradients[1].abs().max().item())
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss", "falcon"])
+def test_the_attention_is_one_that_the_model_has(kind, tmp_path):
+    base_of(kind).loaded.model.save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    model = load_base(BaseModel(str(tmp_path), quantization="none", dtype="float32")).model
+    grouped = model.config._attn_implementation == "opcod_grouped"
+    assert grouped == (kind not in OWN_ATTENTION)
+    with torch.no_grad():
+        assert model(input_ids=torch.tensor([random_ids(9, seed=1)])).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_is_planned_or_said_not_to_be(kind, fused):
+    speed = Speed(flops=1e12, bandwidth=1e10, launch=1e-6)
+    base = SimulatedBase(config_of(kind), torch.float32, LORA, speed=speed, fused=fused, packed=False)
+    peer = Peer("ann", "physics", base)
+    peer.create(seed=0, source=None)
+    model = CoDistillation(students=[Student("ann", "physics"), Student("ben", "chemistry")], samples=2)
+    parts = parts_of_step(model, peer, questions=2)
+    lengths = Lengths(prompt=30, context=40, tutoring=40, response=20, feedback=10, limit=100)
+    if kind in UNPLANNED:
+        with pytest.raises(UnplannedError, match=f"what {type(base.loaded.model).__name__} takes cannot be planned"):
+            [work(lengths) for work in parts.values()]
+        return
+    for part, work in parts.items():
+        short, long = work(lengths), work(replace(lengths, prompt=60, context=70, tutoring=70, limit=160))
+        assert 0 < short.peak < long.peak, part
+        assert 0 < short.flops < long.flops, part
