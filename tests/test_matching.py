@@ -10,6 +10,7 @@ from opcod.losses import token_divergence
 from opcod.matching import Matching, match
 from opcod.peers import Peer, SharedBase
 from opcod.rollout import Response
+from opcod.scoring import response_hidden
 from tiny import LORA, QUESTION, load_tiny, random_ids, stir
 
 DENSE = Matching(alpha=0.5, top_k=None, importance_limit=None)
@@ -122,6 +123,24 @@ def test_micro_batches_of_one_equal_one_batch_of_all(tutee, average):
     assert split.loss == pytest.approx(whole.loss, rel=1e-5)
     assert split.divergence == pytest.approx(whole.divergence, rel=1e-5)
     assert_equal([p.grad for p in tutee.parameters()], gradients)
+
+
+def test_the_self_teacher_reads_two_micro_batches_at_once(tutee, monkeypatch):
+    read = []
+
+    def hidden(base, sequences):
+        read.append((len(sequences), torch.is_grad_enabled()))
+        return response_hidden(base, sequences)
+
+    monkeypatch.setattr("opcod.matching.response_hidden", hidden)
+    lengths = sorted(len(c.prompt) + len(c.attempt.response.tokens) - 1 for c in CONTEXTS)
+    assert lengths[0] + lengths[1] > lengths[2]
+    matched(tutee, CONTEXTS, Matching(micro_batch_tokens=lengths[2], share_prefixes=False))
+    taught, learned = (2, False), (1, True)
+    assert read == [taught, learned, learned, (1, False), learned]
+    read.clear()
+    matched(tutee, CONTEXTS, Matching(micro_batch_tokens=1))
+    assert read == [(1, False), learned] * 3, "none is read beside one that is too long by itself"
 
 
 def test_checkpointed_activations_are_recomputed_under_the_student(tiny_folder):
