@@ -243,10 +243,9 @@ class SimulatedBase(SharedBase):
             with tally:
                 kept = code()
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            name = type(self.loaded.model).__name__
-            said = f"{type(error).__name__}: {first_line(error)}"
             raise UnplannedError(
-                f"what {name} takes cannot be planned, since its code asks for numbers ({said})"
+                f"what {type(self.loaded.model).__name__} takes cannot be planned, as its code does not run without "
+                f"numbers ({type(error).__name__}: {first_line(error)})"
             ) from error
         del kept
         for parameter in self.parameters():
