@@ -4,19 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
+import test_decoding
 from opcod.codistillation import CoDistillation
-from opcod.models import BaseModel, LoadedBase, load_base
+from opcod.models import BaseModel, load_base
 from opcod.passes import Lengths, parts_of_step
-from opcod.peers import Peer, SharedBase
+from opcod.peers import Peer
 from opcod.rollout import Sampling, sample
 from opcod.scoring import Scored, response_hidden
 from opcod.simulation import SimulatedBase, Speed, UnplannedError
 from opcod.students import Student
 from test_decoding import SHAPE, question
 from test_rollout import assert_same
-from tiny import LORA, build_tokenizer, random_ids, stir
+from tiny import LORA, build_tokenizer, random_ids
 
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 GPT = {"vocab_size": 600, "num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 4, "initializer_range": 0.2}
@@ -56,14 +57,7 @@ def config_of(kind):
 
 
 def base_of(kind):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config_of(kind), dtype=torch.float32).eval().requires_grad_(False)
-    if model.is_backend_compatible():
-        model.set_attn_implementation("opcod_grouped")
-    base = SharedBase(LoadedBase(model, None, torch.float32, {}), LORA)
-    base.add_adapter("ann", seed=1)
-    stir(base, "ann", seed=2)
-    return base
+    return test_decoding.base_of(config_of(kind), "eager" if kind in OWN_ATTENTION else "opcod_grouped")
 
 
 @pytest.mark.parametrize("kind", KINDS)

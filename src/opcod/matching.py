@@ -11,17 +11,13 @@ from torch import Tensor
 
 from opcod.attempts import Attempt
 from opcod.contexts import Context
-from opcod.halving import halved_where_full
 from opcod.losses import clip_importance, hidden_divergence
 from opcod.peers import Peer, Role
 from opcod.prefixes import equal_runs, shared_length
-from opcod.scoring import Scored, response_hidden, response_tokens, token_batches
-from opcod.stopping import look_up
+from opcod.scoring import Scored, over_micro_batches, response_hidden, response_tokens
 
 Average = Literal["responses", "tokens"]
 """Of tokens' losses: over a response's tokens, then over responses (the paper's Eq. 1); or over all tokens."""
-_TAUGHT_AT_ONCE = 2
-"""Times the tokens of a micro-batch that the self-teacher reads in one pass."""
 
 
 @dataclass(frozen=True)
@@ -134,19 +130,22 @@ def match(
     lengths = [len(s.response) for s in students]
     weights = token_weights(lengths, size or Size(len(lengths), sum(lengths)), settings.average)
 
-    def taught(batches: Sequence[list[int]]) -> Sequence[Tensor]:
-        """The teacher's hidden states of each of some micro-batches, which it reads at once as it keeps nothing."""
-        with tutee.using(settings.teacher_role):
-            hidden = response_hidden(tutee.base, [teachers[i] for rows in batches for i in rows])
-        return hidden.split([sum(lengths[i] for i in rows) for rows in batches])
+    taught: dict[int, Tensor] = {}
 
-    def micro_batch(rows: list[int], teacher_hidden: Tensor) -> tuple[float, float, dict[int, Tensor]]:
+    def teach(rows: list[int]) -> None:
+        """The teacher first: activations that are recomputed in the backward pass need the student still active."""
+        taught.clear()  # of a try that ran out of memory
+        with tutee.using(settings.teacher_role):
+            hidden = response_hidden(tutee.base, [teachers[i] for i in rows])
+        taught.update(zip(rows, hidden.split([lengths[i] for i in rows]), strict=True))
+
+    def micro_batch(rows: list[int]) -> tuple[float, float, dict[int, Tensor]]:
         """Its share of the loss, the sum of its tokens' overlaps, and the divergences of each row's tokens."""
         micro = [students[i] for i in rows]
         with tutee.using("student", train=True):
             matched = hidden_divergence(
                 response_hidden(tutee.base, micro),
-                teacher_hidden,
+                torch.cat([taught.pop(i) for i in rows]),
                 response_tokens(micro, tutee.base.device),
                 head=tutee.base.narrow_head,
                 alpha=settings.alpha,
@@ -164,21 +163,7 @@ def match(
         overlap = float(matched.overlap.sum())
         return float(loss.detach()), overlap, dict(zip((order[i] for i in rows), divergences, strict=True))
 
-    def over(tokens: int) -> list[tuple[float, float, dict[int, Tensor]]]:
-        """In micro-batches of so many."""
-        at_once = _TAUGHT_AT_ONCE if tokens == settings.micro_batch_tokens else 1  # memory has run out
-        done = []
-        for several in token_batches(teachers, at_once * tokens):
-            batches = [[several[i] for i in rows] for rows in token_batches([teachers[i] for i in several], tokens)]
-            # The teacher first: activations that are recomputed in the backward pass need the student still active.
-            for rows, hidden in zip(batches, taught(batches), strict=True):
-                look_up()
-                done.append(micro_batch(rows, hidden))
-        return done
-
-    parts = halved_where_full(
-        over, settings.micro_batch_tokens, setting="micro_batch_tokens", parameters=tutee.parameters()
-    )
+    parts = over_micro_batches(teachers, settings.micro_batch_tokens, tutee.parameters(), micro_batch, teach)
     found = {i: divergences for _, _, some in parts for i, divergences in some.items()}
     loss, overlap = sum(loss for loss, _, _ in parts), sum(overlap for _, overlap, _ in parts)
     return Match(loss, [found[i] for i in range(len(contexts))], overlap / max(sum(lengths), 1))

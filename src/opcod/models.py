@@ -138,6 +138,12 @@ def compute_dtype(wanted: str, device: Device) -> torch.dtype:
     return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
 
 
+def attention_of(base: BaseModel, device: torch.device) -> str | None:
+    """The attention implementation on `device`; None leaves it to transformers, as `BaseModel.attention` describes."""
+    automatic = GROUPED if device.type == "cpu" else None
+    return automatic if base.attention == "auto" else base.attention
+
+
 def packing_of(base: BaseModel, device: torch.device, unpacked: float, memory: float | None) -> Packing:
     """How its linear layers are held on `device`; `auto` as `BaseModel.packed` describes it.
 
@@ -299,8 +305,9 @@ def _load_weights(
         "use_safetensors": True,  # weights of any other kind are pickled
         "trust_remote_code": False,
     }
+    attention = attention_of(base, device)
     if base.attention != "auto":
-        options["attn_implementation"] = base.attention
+        options["attn_implementation"] = attention
     if base.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -310,8 +317,8 @@ def _load_weights(
         )
     with _explained(base), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(source, revision=base.revision, **options)
-        if base.attention == "auto" and device.type == "cpu" and model.is_backend_compatible():
-            model.set_attn_implementation(GROUPED)
+        if base.attention == "auto" and attention is not None and model.is_backend_compatible():
+            model.set_attn_implementation(attention)
         packed = [m for m in model.modules() if isinstance(m, Linear4bit)]
         unpacked = float(sum(dtype.itemsize * m.in_features * m.out_features for m in packed))
         memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

@@ -27,6 +27,7 @@ from opcod.grpo import Grpo
 from opcod.models import (
     BaseModel,
     ModelError,
+    attention_of,
     compute_dtype,
     load_config,
     load_tokenizer,
@@ -269,7 +270,7 @@ def simulated_base(
         torch.bfloat16 if spec.dtype == "auto" and device.kind == "cuda" else compute_dtype(spec.dtype, "cpu"),
         model.lora,
         speed=device.speed,
-        fused=spec.attention not in (GROUPED, "eager", "auto" if device.kind == "cpu" else ""),
+        fused=attention_of(spec, target) not in (GROUPED, "eager"),
         packed=False,
         checkpoint_activations=model.checkpoint_activations,
     )

@@ -16,6 +16,9 @@ from opcod.stopping import look_up
 
 T = TypeVar("T")
 
+_AHEAD = 2
+"""Times the tokens of a micro-batch that are read at once where nothing is kept of them."""
+
 
 class Scored(NamedTuple):
     """A prompt with the response to be scored, as token ids.
@@ -78,7 +81,11 @@ def response_tokens(sequences: Sequence[Scored], device: torch.device) -> Tensor
 
 
 def over_micro_batches(
-    sequences: Sequence[Scored], max_tokens: int, parameters: Sequence[nn.Parameter], work: Callable[[list[int]], T]
+    sequences: Sequence[Scored],
+    max_tokens: int,
+    parameters: Sequence[nn.Parameter],
+    work: Callable[[list[int]], T],
+    ahead: Callable[[list[int]], None] | None = None,
 ) -> list[T]:
     """What `work` makes of each micro-batch; where memory runs out, of smaller ones (`halving.halved_where_full`).
 
@@ -87,14 +94,21 @@ def over_micro_batches(
         max_tokens: See `token_batches`; the setting `micro_batch_tokens`.
         parameters: Whose gradients `work` adds to.
         work: Takes indices into `sequences`.
+        ahead: Called with all indices of the micro-batches that follow, of twice the tokens in all until memory runs
+            out; for passes that keep nothing.
     """
 
     def over(tokens: int) -> list[T]:
         """In micro-batches of so many."""
+        at_once = _AHEAD if ahead is not None and tokens == max_tokens else 1
         done = []
-        for rows in token_batches(sequences, tokens):
+        for several in token_batches(sequences, at_once * tokens):
             look_up()
-            done.append(work(rows))
+            if ahead is not None:
+                ahead(several)
+            for rows in token_batches([sequences[i] for i in several], tokens):
+                look_up()
+                done.append(work([several[i] for i in rows]))
         return done
 
     return halved_where_full(over, max_tokens, setting="micro_batch_tokens", parameters=parameters)
