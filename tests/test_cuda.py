@@ -140,8 +140,10 @@ def test_a_small_models_weights_are_not_packed(folder):
 def test_matching_is_the_cpus(folder, settings):
     settings = {"quantization": "none", "dtype": "float32"} | settings
     plain, expected, _ = matched(tutee(folder, "cpu", **settings), CONTEXTS, Matching())
-    for share in (True, False):
-        found, gradients, _ = matched(tutee(folder, "cuda", **settings), CONTEXTS, Matching(share_prefixes=share))
+    for share, recompute in ((True, False), (False, False), (True, True)):
+        peer = tutee(folder, "cuda", **settings)
+        peer.base.checkpoint_activations = recompute
+        found, gradients, _ = matched(peer, CONTEXTS, Matching(share_prefixes=share))
         assert found.loss == pytest.approx(plain.loss, rel=1e-3)
         for ours, theirs in zip(gradients, expected, strict=True):
             torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item())

@@ -95,7 +95,7 @@ def test_what_is_shared_is_kept_once():
     assert [tuple(layer.prefix[0].shape) for layer in cache.layers] == [(2, 2, length, 12)] * 4
     assert mask.shape == (8, length)
     assert hidden.shape == (8, 48)
-    cache.batch_select_indices(torch.tensor([4, 5, 7]))
+    cache.reorder_cache(torch.tensor([4, 5, 7]))
     assert [tuple(layer.prefix[0].shape) for layer in cache.layers] == [(1, 2, length, 12)] * 4, "nobody is left of one"
 
 
@@ -142,11 +142,11 @@ def test_a_growing_cache_layer_holds_what_a_plain_one_does():
 
     step(2, 5)
     for layer in (growing, plain):
-        layer.batch_repeat_interleave(2)
+        layer.reorder_cache(torch.tensor([0, 0, 1, 1]))
     for _ in range(100):  # beyond what is allocated at once
         step(4, 1)
     for layer in (growing, plain):
-        layer.batch_select_indices(torch.tensor([3, 0]))
+        layer.reorder_cache(torch.tensor([3, 0]))
     step(2, 3)
     for _ in range(SPARE + 1):
         step(2, 1)

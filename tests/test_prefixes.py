@@ -125,11 +125,22 @@ def test_kindred_runs():
     assert list(kindred_runs([])) == []
 
 
-def test_nothing_is_shared_where_activations_are_recomputed(tiny_folder):
-    recomputed = matched(peer(load_tiny(tiny_folder), checkpoint_activations=True), CONTEXTS, Matching())
-    plain = matched(peer(load_tiny(tiny_folder)), CONTEXTS, Matching(share_prefixes=False))
-    assert recomputed[0].loss == pytest.approx(plain[0].loss, rel=1e-5)
-    assert_equal(recomputed[1], plain[1])
+@pytest.mark.parametrize("micro_batch_tokens", [10_000, 150])
+@pytest.mark.parametrize("settings", [{}, {"quantization": "nf4", "packed": "yes"}], ids=["float32", "nf4"])
+def test_what_is_recomputed_shares_its_prefixes(tiny_folder, reads, settings, micro_batch_tokens):
+    loaded, matching = load_tiny(tiny_folder, **settings), Matching(micro_batch_tokens=micro_batch_tokens)
+    plain, expected, _ = matched(peer(loaded), CONTEXTS, replace(matching, share_prefixes=False))
+    loaded = load_tiny(tiny_folder, **settings)
+    tutee = peer(loaded, checkpoint_activations=True)
+    reads.clear()
+    found, gradients, _ = matched(tutee, CONTEXTS, matching)
+    assert found.loss == pytest.approx(plain.loss, rel=1e-5)
+    assert_equal(gradients, expected)
+    recomputed = sum(reads)
+    tutee.base.checkpoint_activations = False
+    reads.clear()
+    matched(tutee, CONTEXTS, matching)
+    assert recomputed == sum(reads), "as much as where activations are kept"
 
 
 @pytest.mark.parametrize("share", [True, False])

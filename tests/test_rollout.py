@@ -31,12 +31,12 @@ def requests(prompts=PROMPTS, seed=0):
     return [Request(prompt, (seed, "rollout", number)) for number, prompt in enumerate(prompts)]
 
 
-def assert_same(one, other):
+def assert_same(one, other, atol=2e-5):
     assert len(one) == len(other)
     for left, right in zip(one, other, strict=True):
         assert left.tokens.tolist() == right.tokens.tolist()
         assert left.finished == right.finished
-        torch.testing.assert_close(left.log_probs, right.log_probs, rtol=0, atol=2e-5)
+        torch.testing.assert_close(left.log_probs, right.log_probs, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {}, {"temperature": 0.6, "top_p": 0.95}])

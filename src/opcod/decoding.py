@@ -52,14 +52,9 @@ class GrowingLayer(DynamicLayer):
         self.values = self._room[1][:, :, : old + new]
         return self.keys, self.values
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every sequence `repeats` times."""
-        super().batch_repeat_interleave(repeats)
-        self._room = None
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only the sequences at `indices`."""
-        super().batch_select_indices(indices)
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Go on with the sequences at these indices, each as often as it is named."""
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._room = None
 
 
@@ -197,7 +192,7 @@ class SharedCache(DynamicCache):
                     self.place,
                 )
             else:
-                layer.batch_select_indices(members)  # type: ignore[union-attr]
+                layer.reorder_cache(members)  # type: ignore[arg-type]
         self.place.fill_(self.own)
         self.positions = length + self.own
 
@@ -216,10 +211,10 @@ class SharedCache(DynamicCache):
                 if isinstance(layer, SharedLayer):
                     layer.reserve(room)
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only the rows at `indices`, in ascending order; prefixes that nobody is left of are dropped."""
-        super().batch_select_indices(indices)
-        of_row = [self.groups.of_row[row] for row in indices.tolist()]
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep only the rows at these indices, in ascending order; prefixes that nobody is left of are dropped."""
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+        of_row = [self.groups.of_row[row] for row in beam_idx.tolist()]
         left = sorted(set(of_row))
         if len(left) < self.groups.count:
             for layer in self.layers:

@@ -68,11 +68,12 @@ class LowRankLinear(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, base: nn.Linear, a: Tensor, b: Tensor, scaling: float) -> Tensor:
         x = states.reshape(-1, states.shape[-1]).to(_numbers(base))
         down = x @ a.to(x.dtype).T
-        out = _product(x, base)
-        torch.addmm(out, down, b.to(x.dtype).T, alpha=scaling, out=out)
+        out = _product(x.view(states.shape), base)  # no view of itself: some models write to what a layer returns
+        flat = out.view(-1, out.shape[-1])
+        torch.addmm(flat, down, b.to(x.dtype).T, alpha=scaling, out=flat)
         ctx.save_for_backward(x, down, base.weight, a, b)
         ctx.scaling, ctx.dtype = scaling, states.dtype
-        return out.view(*states.shape[:-1], -1)
+        return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

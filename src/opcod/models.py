@@ -231,7 +231,11 @@ def _convert_gguf(file: Path, target: Path) -> None:
         if getattr(model.config, "quantization_config", None) is not None:
             del model.config.quantization_config
         model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(target)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        end = getattr(model.generation_config, "eos_token_id", None)
+        if isinstance(end, int):  # transformers 5.17 reads it into the model's settings, not into the tokenizer's
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+        tokenizer.save_pretrained(target)
 
 
 def _locate(base: BaseModel) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,19 +27,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from opcod.attention import GROUPED, decoding_with
 from opcod.decoding import SharedCache
+from opcod.halving import is_out_of_memory
 from opcod.low_rank import fuse_low_rank
 from opcod.merging import can_merge, merged
-from opcod.models import LoadedBase, ModelError
+from opcod.models import LoadedBase, ModelError, first_line
 from opcod.norms import fuse_norm
 from opcod.prepacking import prepacked
+from opcod.recomputing import recomputed
 
 Role = Literal["student", "teacher", "tutor"]
 State = dict[str, Tensor]
 
 ADAPTER_FILE = "adapter_model.safetensors"
+_NO_CACHE = (
+    "{} does not go on from what it has read, behind padding, as opcod would have it{}. Please report the model, or "
+    "take another: Llama, Qwen, Mistral, Gemma, Granite and Cohere work."
+)
 _BARE = "bare"  # the adapter peft needs to wrap a model; stays at zero, so it is the base model itself
 
 
@@ -78,6 +85,9 @@ class SharedBase(nn.Module):
         merge: Add an adapter to the weights while it samples.
         fuse: Compute adapted layers by `low_rank.LowRankLinear`, and differentiate norms by `norms.RmsNorm`; otherwise
             peft does, and torch.
+
+    Raises:
+        ModelError: If peft cannot adapt the layers, or the model is not read as opcod would read it.
     """
 
     def __init__(
@@ -95,13 +105,19 @@ class SharedBase(nn.Module):
         self.loaded = loaded
         self.lora = lora
         self.checkpoint_activations = checkpoint_activations
-        self.peft: PeftModel = get_peft_model(loaded.model, lora.config(), adapter_name=_BARE)
+        try:
+            self.peft: PeftModel = get_peft_model(loaded.model, lora.config(), adapter_name=_BARE)
+        except ValueError as error:
+            kind = type(loaded.model).__name__
+            raise ModelError(
+                f"lora.target_modules {lora.target_modules!r} do not suit {kind}: {first_line(error)}"
+            ) from error
         self._prepare_layers()
         if fuse:
             for module in loaded.model.modules():
                 fuse_norm(module)
         self.activate(_BARE)
-        self._check_head()
+        self._check()
 
     @property
     def device(self) -> torch.device:
@@ -111,14 +127,28 @@ class SharedBase(nn.Module):
     @property
     def takes_attention(self) -> bool:
         """Whether the model's layers call whatever attention they are told to, with the keys and values they cache."""
-        model = self.loaded.model
-        latent = getattr(model.config.get_text_config(), "kv_lora_rank", None) is not None  # DeepSeek caches others
-        return bool(model.is_backend_compatible()) and not latent
+        latent = getattr(self.loaded.model.config.get_text_config(), "kv_lora_rank", None)  # DeepSeek caches others
+        return bool(self.loaded.model.is_backend_compatible()) and latent is None and not self.borrows_keys
 
     @property
-    def has_windows(self) -> bool:
-        """Whether some layers see no more than the last tokens, which padding between two tokens would take up."""
-        return any(DynamicCache(config=self.loaded.model.config).is_sliding)
+    def borrows_keys(self) -> bool:
+        """Whether some layers attend to what others cached, as the last ones of Gemma 3n."""
+        return bool(getattr(self.loaded.model.config.get_text_config(), "num_kv_shared_layers", None))
+
+    @property
+    def cache_kinds(self) -> set[type]:
+        """What the layers' caches are."""
+        return {type(layer) for layer in DynamicCache(config=self.loaded.model.config).layers}
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether layers are computed again in the backward pass to come."""
+        return self.checkpoint_activations and torch.is_grad_enabled()
+
+    @property
+    def minds_gaps(self) -> bool:
+        """Whether some layers keep no more than the last tokens, or a state, which padding after them would enter."""
+        return self.cache_kinds != {DynamicLayer}
 
     def add_adapter(self, name: str, seed: int) -> None:
         """Add a fresh adapter: A random by `seed`, B zero, so it computes what the base model does."""
@@ -148,24 +178,9 @@ class SharedBase(nn.Module):
         Without `train` nothing is recorded for a backward pass.
         """
         self.activate(name, train=train)
-        checkpointed = train and self.checkpoint_activations
-        if checkpointed:
-            self._checkpointing("enable")({"use_reentrant": False})
-            self.loaded.model.train()  # transformers checkpoints only in train mode; no layer here has dropout
-        try:
-            with torch.set_grad_enabled(train), self._autocast(), self._kernels():
-                yield
-        finally:
-            if checkpointed:
-                self._checkpointing("disable")()
-                self.loaded.model.eval()
-
-    def _checkpointing(self, turn: Literal["enable", "disable"]) -> Callable[..., None]:
-        """The model's own method, by the name that it has in this release of transformers."""
-        model: Any = self.loaded.model
-        kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-        method: Callable[..., None] = getattr(model, f"{kind}_checkpointing_{turn}")
-        return method
+        recompute = recomputed(self.loaded.model) if train and self.checkpoint_activations else contextlib.nullcontext()
+        with torch.set_grad_enabled(train), self._autocast(), self._kernels(), recompute:
+            yield
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         low = self.loaded.dtype != torch.float32
@@ -281,6 +296,33 @@ class SharedBase(nn.Module):
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
             logits = torch.tanh(logits.float() / cap) * cap
         return logits
+
+    def _check(self) -> None:
+        """That the model is read as its own code reads it."""
+        self._check_head()
+        try:
+            self._check_decoding()
+        except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, ModelError) or is_out_of_memory(error):
+                raise
+            raise ModelError(_NO_CACHE.format(type(self.loaded.model).__name__, f": {first_line(error)}")) from error
+
+    def _check_decoding(self) -> None:
+        """That a token behind a cache is read as in one pass, with padding before the first one, too."""
+        vocabulary = self.loaded.model.config.get_text_config().vocab_size
+        ids = torch.linspace(0.1, 0.9, 16, device=self.device).mul(vocabulary).long().view(2, 8)  # plain words
+        mask = torch.ones_like(ids)
+        mask[1, :3] = 0
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.loaded.model.config)
+        with self.using(_BARE):
+            whole = torch.cat([self.hidden(ids[:1])[:, -1], self.hidden(ids[1:, 3:])[:, -1]])
+            alone = self.hidden(ids[:, -1:])[:, 0]
+            self.hidden(ids[:, :-1], attention_mask=mask[:, :-1], position_ids=places[:, :-1], cache=cache)
+            decoded = self.hidden(ids[:, -1:], attention_mask=mask, position_ids=places[:, -1:], cache=cache)[:, 0]
+        error, context = ((whole - other).float().norm() for other in (decoded, alone))
+        if error > 0.5 * context:  # rounding, and experts that are chosen by a hair, do far less
+            raise ModelError(_NO_CACHE.format(type(self.loaded.model).__name__, ""))
 
     def _check_head(self) -> None:
         """That `head(hidden(x))` is what the model family itself computes, and that no adapter changes the head."""

@@ -6,6 +6,7 @@ numbers. Memory is planned at the limits of all lengths, work at what responses 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -287,7 +288,8 @@ def _first_layers(config: PreTrainedConfig, layers: int | None) -> PreTrainedCon
     if layers is not None and layers < text.num_hidden_layers:
         text.num_hidden_layers = layers
         if kinds := getattr(text, "layer_types", None):  # full attention, or a sliding window
-            text.layer_types = kinds[:layers]
+            with contextlib.suppress(AttributeError):  # where they follow from their number
+                text.layer_types = kinds[:layers]
     return config
 
 

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from opcod.peers import SharedBase
+
+
+class ReplayedCache(DynamicCache):
+    """Keys and values behind which layers may be computed again: what a layer adds, it does not find there then.
+
+    Rows are repeated where they are read, so that no more than one of each is kept.
+
+    Args:
+        layers: What was read so far, one row a distinct beginning.
+    """
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        super().__init__()
+        self.layers = list(layers)
+        self.runs: Sequence[range] | None = None  # the rows to come of each row
+        self._grown: ReplayedCache | None = None
+
+    def growing(self) -> ReplayedCache:
+        """A cache that comes to hold what layers add in the next pass, too."""
+        self._grown = ReplayedCache(self.layers)
+        return self._grown
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values [rows, heads, T, D] of new tokens behind those that were read."""
+        before: Any = self.layers[layer_idx]
+        layer = copy.copy(before)
+        if self.runs is not None:
+            _repeat_layer(self.runs, layer, key_states.device)
+        seen: tuple[Tensor, Tensor] = layer.update(key_states, value_states, *args, **kwargs)
+        if self._grown is not None and self._grown.layers[layer_idx] is before:
+            self._grown.layers[layer_idx] = layer
+        return seen
+
+
+def can_share(base: SharedBase) -> bool:
+    """Whether all layers go on from what they cached, many tokens at a time and as often as they are computed."""
+    return not base.borrows_keys and base.cache_kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 def shared_length(prompts: Sequence[tuple[int, ...]]) -> int:
@@ -36,18 +77,21 @@ def read_prefixes(
     """
     runs = list(equal_runs(prefixes))
     distinct = [prefixes[run[0]] for run in runs]
-    begins = [0] * len(distinct) if base.has_windows else _common_begins(distinct)
+    begins = [0] * len(distinct) if base.minds_gaps else _common_begins(distinct)
     if any(begins):
         cache, mask = read_prefixes(base, [p[:n] for p, n in zip(distinct, begins, strict=True)], layer)
     else:
         cache = DynamicCache(config=base.loaded.model.config)
         cache.layers = [layer() if type(old) is DynamicLayer else old for old in cache.layers]
+        cache = ReplayedCache(cache.layers) if base.recomputes else cache
         mask = torch.zeros(len(distinct), 0, dtype=torch.long, device=base.device)
     ids, own = left_padded([p[n:] for p, n in zip(distinct, begins, strict=True)], base.device)
     mask = torch.cat([mask, own], 1)
     if ids.shape[1]:
         places = positions(mask)[:, -ids.shape[1] :]
+        grown = cache.growing() if isinstance(cache, ReplayedCache) else cache
         base.hidden(ids, attention_mask=mask, position_ids=places, cache=cache)
+        cache = grown
     return cache, repeat_runs(runs, mask, cache=cache if mask.shape[1] else None)
 
 
@@ -66,13 +110,20 @@ def repeat_runs(runs: Sequence[range], rows: Tensor, cache: DynamicCache | None 
     """One row a run -> one row a member of it, in `rows` and, in place, in `cache`."""
     if len(runs) == sum(map(len, runs)):
         return rows
-    for layer in [] if cache is None else cache.layers:
-        if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
-            layer.keys, layer.values = _repeated(runs, layer.keys), _repeated(runs, layer.values)
-        else:
-            members = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=rows.device)
-            layer.batch_select_indices(members)  # type: ignore[union-attr]
+    if isinstance(cache, ReplayedCache):
+        cache.runs = runs
+    elif cache is not None:
+        for layer in cache.layers:
+            _repeat_layer(runs, layer, rows.device)
     return _repeated(runs, rows)
+
+
+def _repeat_layer(runs: Sequence[range], layer: Any, device: torch.device) -> None:
+    if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
+        layer.keys, layer.values = _repeated(runs, layer.keys), _repeated(runs, layer.values)
+    else:
+        members = torch.tensor([i for i, run in enumerate(runs) for _ in run], device=device)
+        layer.reorder_cache(members)
 
 
 def _repeated(runs: Sequence[range], rows: Tensor) -> Tensor:

@@ -326,7 +326,7 @@ class Rows:
     def _keep(self, chosen: Tensor) -> None:
         """Go on with these rows alone."""
         which = chosen.nonzero()[:, 0]
-        self.cache.batch_select_indices(which)
+        self.cache.reorder_cache(which)  # type: ignore[arg-type]
         for name in _BY_ROW:
             setattr(self, name, getattr(self, name)[which])
         self._live = [self._live[row] for row in which.tolist()]
@@ -351,8 +351,7 @@ def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tu
     """
     runs = list(equal_runs([r.prompt for r in requests]))
     distinct = [requests[run[0]] for run in runs]
-    windows = base.has_windows
-    starts = [0 if windows else r.shared for r in distinct]
+    starts = [0 if base.minds_gaps else r.shared for r in distinct]
     begins = [r.prompt[:start] for r, start in zip(distinct, starts, strict=True)]
     cache, mask = read_prefixes(base, begins, GrowingLayer)
     common = mask.shape[1]

@@ -203,7 +203,7 @@ class SimulatedBase(SharedBase):
             super().add_adapter(name, seed)
         self.peft.to(self.loaded.dtype)
 
-    def _check_head(self) -> None:
+    def _check(self) -> None:
         """Nothing to compare."""
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
@@ -242,7 +242,15 @@ class SimulatedBase(SharedBase):
         try:
             with tally:
                 kept = code()
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise UnplannedError(
                 f"what {type(self.loaded.model).__name__} takes cannot be planned, as its code does not run without "
                 f"numbers ({type(error).__name__}: {first_line(error)})"
