@@ -98,7 +98,7 @@ class Report:
     rows: list[Measured] = field(default_factory=list)
 
 
-STEP, TUTORED = ("opcod_step",), ("opcod_step", "--feedback=64")
+STEP, TUTORED, RECOMPUTED = ("opcod_step",), ("opcod_step", "--feedback=64"), ("opcod_step", "--checkpoint_activations")
 ROLLOUT = ("--questions=4", "--samples=8", "--prompt=300", "--length=128")
 ROWS = [
     Row("step without feedback, seconds, to TRL", STEP, ("trl_step",), "seconds", 1 / 4, trl=True),
@@ -121,6 +121,8 @@ ROWS = [
     Row("two peers, peak memory, to one student", TUTORED, ("opcod_step", "--peers=1"), "peak_gib", 1.2),
     Row("step with feedback, seconds a token, to one without", TUTORED, STEP, "seconds_a_token", 1.25),
     Row("4-bit step, seconds, to bfloat16", ("opcod_step", "--quantization=nf4"), STEP, "seconds", 1.2),
+    Row("step that recomputes activations, seconds, to one that keeps them", RECOMPUTED, STEP, "seconds", 1.4),
+    Row("step that recomputes activations, peak memory, to one that keeps them", RECOMPUTED, STEP, "peak_gib", 0.9),
     Row("step, seconds, to one that shares nothing", STEP, ("opcod_step", "--plain"), "seconds", 1.0),
     Row("n 16, peak memory, to n 4", ("opcod_step", "--samples=16"), ("opcod_step", "--samples=4"), "peak_gib", 1.2),
     Row(
