@@ -11,7 +11,6 @@ from opcod.codistillation import CoDistillation
 from opcod.models import BaseModel, ModelError, load_base
 from opcod.passes import Lengths, parts_of_step
 from opcod.peers import Peer
-from opcod.prefixes import can_share
 from opcod.rollout import Sampling, sample
 from opcod.scoring import Scored, response_hidden
 from opcod.simulation import SimulatedBase, Speed, UnplannedError
@@ -85,7 +84,7 @@ def base_of(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_is_sampled_with_shared_beginnings_and_with_merged_weights(kind):
     base = base_of(kind)
-    assert base.takes_attention == (kind not in OWN_ATTENTION | LATENT | BORROWED)
+    assert base.family.takes_attention == (kind not in OWN_ATTENTION | LATENT | BORROWED)
     asked = [*question(1, 3, [4, 9, 1]), *question(2, 2), *question(3, 1)]
     settings = Sampling(max_new_tokens=24)
     with base.using("ann"):
@@ -101,10 +100,10 @@ def test_the_same_is_sampled_with_shared_beginnings_and_with_merged_weights(kind
 @pytest.mark.parametrize("kind", KINDS)
 def test_shared_beginnings_have_the_same_gradient(kind, recompute):
     base = base_of(kind)
-    assert can_share(base) == (kind not in BORROWED | STATES)
+    assert base.family.goes_on == (kind not in BORROWED | STATES)
     start = random_ids(12, seed=1)
     plain = [Scored((*start, *random_ids(n, seed=n)), random_ids(20, seed=7 + n)) for n in (3, 5)]
-    shared = [row._replace(shared=len(start) if can_share(base) else 0) for row in plain]
+    shared = [row._replace(shared=len(start) if base.family.goes_on else 0) for row in plain]
 
     def gradient(rows):
         with base.using("ann", train=True):

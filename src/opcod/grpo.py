@@ -18,7 +18,6 @@ from opcod.data.datamodule import StepBatch
 from opcod.losses import clip_importance, hidden_log_probs
 from opcod.matching import Average, Size, scored_together, token_weights
 from opcod.peers import Peer
-from opcod.prefixes import can_share
 from opcod.records import Clock, Figure, Mean, StepRecord, Sum
 from opcod.rollout import Sampling
 from opcod.scoring import over_micro_batches, response_hidden, response_tokens
@@ -145,7 +144,7 @@ def reinforce(
     size = size or Size(len(attempts), sum(len(a.response.tokens) for a in attempts))
     weights = token_weights([len(a.response.tokens) for a in kept], size, settings.average)
     weighted = [advantages[i] * weight for i, weight in zip(chosen, weights, strict=True)]
-    share = settings.share_prefixes and can_share(tutee.base)
+    share = settings.share_prefixes and tutee.base.family.goes_on
     sequences = scored_together(kept, [a.prompt for a in kept], [a.question.id for a in kept] if share else None)
 
     def micro_batch(rows: list[int]) -> float:

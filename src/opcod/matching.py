@@ -13,7 +13,7 @@ from opcod.attempts import Attempt
 from opcod.contexts import Context
 from opcod.losses import clip_importance, hidden_divergence
 from opcod.peers import Peer, Role
-from opcod.prefixes import can_share, equal_runs, shared_length
+from opcod.prefixes import equal_runs, shared_length
 from opcod.scoring import Scored, over_micro_batches, response_hidden, response_tokens
 
 Average = Literal["responses", "tokens"]
@@ -119,7 +119,7 @@ def match(
         backward: Called with each micro-batch's share of the loss.
         size: Of the whole step; by default that of these contexts.
     """
-    share = settings.share_prefixes and can_share(tutee.base)
+    share = settings.share_prefixes and tutee.base.family.goes_on
     order = _shown_alike_together(contexts)
     contexts = [contexts[i] for i in order]
     attempts = [c.attempt for c in contexts]

@@ -193,7 +193,9 @@ def _sampled(
 def _captured_speed(base: SharedBase, sampling: Sampling) -> Speed | None:
     """The device's where a token's operations are repeated as a captured graph, if they are."""
     assert isinstance(base, SimulatedBase)
-    captured = sampling.capture and sampling.share_prefixes and base.takes_attention and not base.minds_gaps
+    captured = (
+        sampling.capture and sampling.share_prefixes and base.family.takes_attention and not base.family.minds_gaps
+    )
     return replace(base.speed, launch=base.speed.repeat) if captured and base.speed.repeat is not None else None
 
 

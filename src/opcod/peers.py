@@ -26,12 +26,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache
 
 from opcod.attention import GROUPED, decoding_with
 from opcod.decoding import SharedCache
-from opcod.halving import is_out_of_memory
+from opcod.families import check, family_of
 from opcod.low_rank import fuse_low_rank
 from opcod.merging import can_merge, merged
 from opcod.models import LoadedBase, ModelError, first_line
@@ -43,10 +42,6 @@ Role = Literal["student", "teacher", "tutor"]
 State = dict[str, Tensor]
 
 ADAPTER_FILE = "adapter_model.safetensors"
-_NO_CACHE = (
-    "{} does not go on from what it has read, behind padding, as opcod would have it{}. Please report the model, or "
-    "take another: Llama, Qwen, Mistral, Gemma, Granite and Cohere work."
-)
 _BARE = "bare"  # the adapter peft needs to wrap a model; stays at zero, so it is the base model itself
 
 
@@ -117,6 +112,7 @@ class SharedBase(nn.Module):
             for module in loaded.model.modules():
                 fuse_norm(module)
         self.activate(_BARE)
+        self.family = family_of(loaded.model)
         self._check()
 
     @property
@@ -125,30 +121,9 @@ class SharedBase(nn.Module):
         return self.loaded.model.device
 
     @property
-    def takes_attention(self) -> bool:
-        """Whether the model's layers call whatever attention they are told to, with the keys and values they cache."""
-        latent = getattr(self.loaded.model.config.get_text_config(), "kv_lora_rank", None)  # DeepSeek caches others
-        return bool(self.loaded.model.is_backend_compatible()) and latent is None and not self.borrows_keys
-
-    @property
-    def borrows_keys(self) -> bool:
-        """Whether some layers attend to what others cached, as the last ones of Gemma 3n."""
-        return bool(getattr(self.loaded.model.config.get_text_config(), "num_kv_shared_layers", None))
-
-    @property
-    def cache_kinds(self) -> set[type]:
-        """What the layers' caches are."""
-        return {type(layer) for layer in DynamicCache(config=self.loaded.model.config).layers}
-
-    @property
     def recomputes(self) -> bool:
         """Whether layers are computed again in the backward pass to come."""
         return self.checkpoint_activations and torch.is_grad_enabled()
-
-    @property
-    def minds_gaps(self) -> bool:
-        """Whether some layers keep no more than the last tokens, or a state, which padding after them would enter."""
-        return self.cache_kinds != {DynamicLayer}
 
     def add_adapter(self, name: str, seed: int) -> None:
         """Add a fresh adapter: A random by `seed`, B zero, so it computes what the base model does."""
@@ -157,6 +132,9 @@ class SharedBase(nn.Module):
             self.peft.add_adapter(name, self.lora.config())
         self._prepare_layers()
         self.activate(_BARE)
+
+    def _check(self) -> None:
+        check(self)
 
     def _prepare_layers(self) -> None:
         """Let autocast bring adapters to the base's numbers, instead of peft every activation to float32; and fuse."""
@@ -181,6 +159,10 @@ class SharedBase(nn.Module):
         recompute = recomputed(self.loaded.model) if train and self.checkpoint_activations else contextlib.nullcontext()
         with torch.set_grad_enabled(train), self._autocast(), self._kernels(), recompute:
             yield
+
+    def bare(self) -> contextlib.AbstractContextManager[None]:
+        """The base model itself for as long as the block lasts."""
+        return self.using(_BARE)
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         low = self.loaded.dtype != torch.float32
@@ -209,7 +191,7 @@ class SharedBase(nn.Module):
         try:
             with merged(layers, name, self.loaded.dtype):
                 tuner.disable_adapter_layers()
-                with self.using(_BARE), prepacked([*linear, self.loaded.model.get_output_embeddings()]):
+                with self.bare(), prepacked([*linear, self.loaded.model.get_output_embeddings()]):
                     yield
         finally:
             tuner.enable_adapter_layers()
@@ -296,50 +278,6 @@ class SharedBase(nn.Module):
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
             logits = torch.tanh(logits.float() / cap) * cap
         return logits
-
-    def _check(self) -> None:
-        """That the model is read as its own code reads it."""
-        self._check_head()
-        try:
-            self._check_decoding()
-        except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, ModelError) or is_out_of_memory(error):
-                raise
-            raise ModelError(_NO_CACHE.format(type(self.loaded.model).__name__, f": {first_line(error)}")) from error
-
-    def _check_decoding(self) -> None:
-        """That a token behind a cache is read as in one pass, with padding before the first one, too."""
-        vocabulary = self.loaded.model.config.get_text_config().vocab_size
-        ids = torch.linspace(0.1, 0.9, 16, device=self.device).mul(vocabulary).long().view(2, 8)  # plain words
-        mask = torch.ones_like(ids)
-        mask[1, :3] = 0
-        places = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.loaded.model.config)
-        with self.using(_BARE):
-            whole = torch.cat([self.hidden(ids[:1])[:, -1], self.hidden(ids[1:, 3:])[:, -1]])
-            alone = self.hidden(ids[:, -1:])[:, 0]
-            self.hidden(ids[:, :-1], attention_mask=mask[:, :-1], position_ids=places[:, :-1], cache=cache)
-            decoded = self.hidden(ids[:, -1:], attention_mask=mask, position_ids=places[:, -1:], cache=cache)[:, 0]
-        error, context = ((whole - other).float().norm() for other in (decoded, alone))
-        if error > 0.5 * context:  # rounding, and experts that are chosen by a hair, do far less
-            raise ModelError(_NO_CACHE.format(type(self.loaded.model).__name__, ""))
-
-    def _check_head(self) -> None:
-        """That `head(hidden(x))` is what the model family itself computes, and that no adapter changes the head."""
-        if isinstance(self.loaded.model.get_output_embeddings(), BaseTunerLayer):
-            raise ModelError(
-                f"lora.target_modules {self.lora.target_modules!r} reach the output head, which all roles share: "
-                "name other linear layers, or take all-linear."
-            )
-        ids = torch.arange(8, device=self.device)[None] + 1
-        with self.using(_BARE):
-            ours = self.head(self.hidden(ids)[0])
-            theirs = self.loaded.model(input_ids=ids, use_cache=False).logits[0].float()
-        if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * theirs.abs().max().item()):
-            raise ModelError(
-                f"{type(self.loaded.model).__name__} turns hidden states into logits in a way that opcod does "
-                "not know. Please report the model; Llama, Qwen, Mistral, Gemma, Granite and Cohere work."
-            )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
 
 from opcod.peers import SharedBase
 
@@ -48,11 +48,6 @@ class ReplayedCache(DynamicCache):
         return seen
 
 
-def can_share(base: SharedBase) -> bool:
-    """Whether all layers go on from what they cached, many tokens at a time and as often as they are computed."""
-    return not base.borrows_keys and base.cache_kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
-
-
 def shared_length(prompts: Sequence[tuple[int, ...]]) -> int:
     """How many tokens all of `prompts` begin with, less one where a prompt has no more, so that one is left to read."""
     first, last = min(prompts), max(prompts)  # what these two begin with, all do
@@ -77,7 +72,7 @@ def read_prefixes(
     """
     runs = list(equal_runs(prefixes))
     distinct = [prefixes[run[0]] for run in runs]
-    begins = [0] * len(distinct) if base.minds_gaps else _common_begins(distinct)
+    begins = [0] * len(distinct) if base.family.minds_gaps else _common_begins(distinct)
     if any(begins):
         cache, mask = read_prefixes(base, [p[:n] for p, n in zip(distinct, begins, strict=True)], layer)
     else:

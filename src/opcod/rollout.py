@@ -351,7 +351,7 @@ def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tu
     """
     runs = list(equal_runs([r.prompt for r in requests]))
     distinct = [requests[run[0]] for run in runs]
-    starts = [0 if base.minds_gaps else r.shared for r in distinct]
+    starts = [0 if base.family.minds_gaps else r.shared for r in distinct]
     begins = [r.prompt[:start] for r, start in zip(distinct, starts, strict=True)]
     cache, mask = read_prefixes(base, begins, GrowingLayer)
     common = mask.shape[1]
@@ -363,7 +363,7 @@ def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tu
         position_ids=positions(mask)[:, -ids.shape[1] :],
         cache=cache,
     )[:, -1]
-    if share and base.takes_attention:
+    if share and base.family.takes_attention:
         groups = list(equal_runs(begins if common else range(len(runs))))
         cache = SharedCache(cache, common or mask.shape[1], groups, runs, base.device)
         return cache, repeat_runs(runs, mask), repeat_runs(runs, hidden).contiguous()

@@ -1,0 +1,107 @@
+"""What transformers' model families do differently: what their layers cache, and whether opcod can go by that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from opcod.halving import is_out_of_memory
+from opcod.models import ModelError, first_line
+
+if TYPE_CHECKING:
+    from opcod.peers import SharedBase
+
+_BEHIND = (
+    "{} does not go on from what it has read, behind padding, as opcod would have it{}. Please report the model, or "
+    "take another: Llama, Qwen, Mistral, Gemma, Granite and Cohere work."
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a model's layers read.
+
+    Args:
+        takes_attention: They call whatever attention they are told to, with the keys and values that they cache.
+        minds_gaps: Some keep no more than the last tokens, or a state, which padding after these would enter.
+        goes_on: All go on from what they cached, many tokens at a time and as often as they are computed.
+    """
+
+    takes_attention: bool
+    minds_gaps: bool
+    goes_on: bool
+
+
+def family_of(model: PreTrainedModel) -> Family:
+    """How the layers of `model` read."""
+    config = model.config.get_text_config()
+    latent = getattr(config, "kv_lora_rank", None) is not None  # DeepSeek caches others than it attends to
+    borrowed = bool(getattr(config, "num_kv_shared_layers", None))  # Gemma 3n's last layers attend to others' keys
+    kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    return Family(
+        takes_attention=bool(model.is_backend_compatible()) and not latent and not borrowed,
+        minds_gaps=kinds != {DynamicLayer},
+        goes_on=not borrowed and kinds <= {DynamicLayer, DynamicSlidingWindowLayer},
+    )
+
+
+def check(base: SharedBase) -> None:
+    """That a model is read as its own code reads it.
+
+    Raises:
+        ModelError: If it is not.
+    """
+    _check_head(base)
+    try:
+        same = _decodes(base)
+    except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(_BEHIND.format(_name(base), f": {first_line(error)}")) from error
+    if not same:
+        raise ModelError(_BEHIND.format(_name(base), ""))
+
+
+def _check_head(base: SharedBase) -> None:
+    """That `head(hidden(x))` is what the model family itself computes, and that no adapter changes the head."""
+    model = base.loaded.model
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise ModelError(
+            f"lora.target_modules {base.lora.target_modules!r} reach the output head, which all roles share: "
+            "name other linear layers, or take all-linear."
+        )
+    ids = torch.arange(8, device=base.device)[None] + 1
+    with base.bare():
+        ours = base.head(base.hidden(ids)[0])
+        theirs = model(input_ids=ids, use_cache=False).logits[0].float()
+    if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * theirs.abs().max().item()):
+        raise ModelError(
+            f"{_name(base)} turns hidden states into logits in a way that opcod does "
+            "not know. Please report the model; Llama, Qwen, Mistral, Gemma, Granite and Cohere work."
+        )
+
+
+def _decodes(base: SharedBase) -> bool:
+    """Whether a token behind a cache is read as in one pass, with padding before the first one, too."""
+    words = torch.linspace(0.1, 0.9, 16, device=base.device) * base.loaded.model.config.get_text_config().vocab_size
+    ids = words.long().view(2, 8)
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=base.loaded.model.config)
+    with base.bare():
+        whole = torch.cat([base.hidden(ids[:1])[:, -1], base.hidden(ids[1:, 3:])[:, -1]])
+        alone = base.hidden(ids[:, -1:])[:, 0]
+        base.hidden(ids[:, :-1], attention_mask=mask[:, :-1], position_ids=places[:, :-1], cache=cache)
+        behind = base.hidden(ids[:, -1:], attention_mask=mask, position_ids=places[:, -1:], cache=cache)[:, 0]
+    error, context = ((whole - other).float().norm() for other in (behind, alone))
+    return bool(error <= 0.5 * context)  # rounding, and experts that are chosen by a hair, do far less
+
+
+def _name(base: SharedBase) -> str:
+    return type(base.loaded.model).__name__
