@@ -36,7 +36,7 @@ class Matching:
             keeps nothing for a backward pass, reads twice as many at once.
         chunk_tokens: Response tokens whose logits over the whole vocabulary exist at once.
         share_prefixes: Read what the prompts of one question's responses begin with once, in the student's backward
-            pass too; otherwise every response is scored with the whole of its prompt. Not with activations recomputed.
+            pass too; otherwise, and by models that keep a state, every response is scored with the whole of its prompt.
     """
 
     alpha: float = 0.5

@@ -28,7 +28,7 @@ def recomputed(model: nn.Module) -> Iterator[None]:
         raise ModelError(f"{type(model).__name__} cannot recompute activations: set `checkpoint_activations` to false")
     before = [vars(layer).get("forward") for layer in layers]
     try:
-        for layer in layers:  # none has dropout, so there is no random state to keep
+        for layer in layers:  # in eval mode, without dropout: there is no random state to keep
             again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
             vars(layer)["forward"] = again
         yield

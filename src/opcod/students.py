@@ -69,7 +69,7 @@ class Students(L.LightningModule, ABC):
         evaluation_samples: k, responses a question when students are scored.
         evaluation: How these are sampled.
         prompt_limit: Longest student's prompt, in tokens; a longer question is refused.
-        checkpoint_activations: Recompute activations in the backward pass; slower, much less memory.
+        checkpoint_activations: Recompute activations in the backward pass; a little slower, much less memory.
         seed: Of every draw.
     """
 
