@@ -190,6 +190,7 @@ def test_recomputed_activations_take_less_memory_and_more_work(tiny_folder):
         settings = [f"--model.matching.share_prefixes={share}", f"--model.checkpoint_activations={recompute}"]
         return planned(tiny_folder, *settings).parts[-1]
 
+    assert of(False, True).memory < of(False, False).memory
     for share in (False, True):
         kept, again = of(share, False), of(share, True)
         assert again.work.peak < kept.work.peak

@@ -12,10 +12,13 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from opcod.halving import is_out_of_memory
 from opcod.models import ModelError, first_line
+from opcod.prefixes import left_padded, positions
 
 if TYPE_CHECKING:
     from opcod.peers import SharedBase
 
+FOREIGN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a model's own code may raise where it is run in a way that it was not written for."""
 _BEHIND = (
     "{} does not go on from what it has read, behind padding, as opcod would have it{}. Please report the model, or "
     "take another: Llama, Qwen, Mistral, Gemma, Granite and Cohere work."
@@ -59,7 +62,7 @@ def check(base: SharedBase) -> None:
     _check_head(base)
     try:
         same = _decodes(base)
-    except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except FOREIGN as error:
         if is_out_of_memory(error):
             raise
         raise ModelError(_BEHIND.format(_name(base), f": {first_line(error)}")) from error
@@ -88,14 +91,13 @@ def _check_head(base: SharedBase) -> None:
 
 def _decodes(base: SharedBase) -> bool:
     """Whether a token behind a cache is read as in one pass, with padding before the first one, too."""
-    words = torch.linspace(0.1, 0.9, 16, device=base.device) * base.loaded.model.config.get_text_config().vocab_size
-    ids = words.long().view(2, 8)
-    mask = torch.ones_like(ids)
-    mask[1, :3] = 0
-    places = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=base.loaded.model.config)
+    config = base.loaded.model.config
+    words = torch.linspace(0.1, 0.9, 13).mul(config.get_text_config().vocab_size).long().tolist()
+    ids, mask = left_padded([tuple(words[:8]), tuple(words[8:])], base.device)
+    places = positions(mask)
+    cache = DynamicCache(config=config)
     with base.bare():
-        whole = torch.cat([base.hidden(ids[:1])[:, -1], base.hidden(ids[1:, 3:])[:, -1]])
+        whole = torch.cat([base.hidden(row[seen.bool()][None])[:, -1] for row, seen in zip(ids, mask, strict=True)])
         alone = base.hidden(ids[:, -1:])[:, 0]
         base.hidden(ids[:, :-1], attention_mask=mask[:, :-1], position_ids=places[:, :-1], cache=cache)
         behind = base.hidden(ids[:, -1:], attention_mask=mask, position_ids=places[:, -1:], cache=cache)[:, 0]

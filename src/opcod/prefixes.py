@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from opcod.peers import SharedBase
+if TYPE_CHECKING:
+    from opcod.peers import SharedBase
 
 
 class ReplayedCache(DynamicCache):

@@ -22,6 +22,7 @@ from transformers.masking_utils import eager_mask
 
 from opcod.attention import GROUPED
 from opcod.decoding import SharedCache
+from opcod.families import FOREIGN
 from opcod.models import LoadedBase, ModelError, first_line
 from opcod.peers import Lora, SharedBase
 
@@ -242,15 +243,7 @@ class SimulatedBase(SharedBase):
         try:
             with tally:
                 kept = code()
-        except (
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except FOREIGN as error:
             raise UnplannedError(
                 f"what {type(self.loaded.model).__name__} takes cannot be planned, as its code does not run without "
                 f"numbers ({type(error).__name__}: {first_line(error)})"

@@ -118,6 +118,7 @@ def test_plain_settings_are_taken_for_what_they_are(settings):
         ("a: &a [*a]", "within what it stands for"),
         ("a: &a {b: *a}", "within what it stands for"),
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), f"more than {MAX_DEPTH} values in each other"),
+        ("[" * 900, "more than 100 values in each other"),
         ("[" * 100_000, "more than 100 values in each other|maximum nesting depth"),  # PyYAML 6.0.4's own words
         ("- " * 100_000, "more than 100 values in each other"),
         ("a: 1\nb: 2\na: 3", "'a' a second time"),
@@ -126,7 +127,7 @@ def test_plain_settings_are_taken_for_what_they_are(settings):
         ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 200)), "values in each other"),
         ("a: \x00", "control characters"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_what_no_config_is_made_of_is_refused(text, said):
     with pytest.raises(yaml.YAMLError, match=said):
