@@ -36,10 +36,10 @@ def sampled(base: SharedBase, adapter: str, requests: list[Request], longest: in
     with base.sampling(adapter), torch.no_grad():
         began = time.perf_counter()
         rows = Rows(base, requests, sampling, ())
+        rows.fill()
         synchronize()
         found["seconds_to_read"] = time.perf_counter() - began
         with base.decoding(rows.cache):
-            rows.begin()
             for name, reserved in (("first", TOKENS), ("last", longest - 1 - TOKENS)):
                 rows.reserve(reserved)
                 rows.advance()  # is captured

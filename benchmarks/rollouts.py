@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks.workers import Told, Turn
+from opcod.drafts import Response
 from opcod.memory import keep_freed_memory
 from opcod.models import BaseModel, LoadedBase, load_base
 from opcod.peers import Lora, SharedBase
-from opcod.rollout import Request, Response, Sampling, sample
+from opcod.rollout import Request, Sampling, sample
 
 LOWEST_TOKEN = 100  # above special tokens
 MOST = 1024  # rows side by side, as many as `generate` takes

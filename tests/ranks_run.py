@@ -20,13 +20,14 @@ from opcod.chat import Chat
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
+from opcod.drafts import Response
 from opcod.finetuning import FineTuning
 from opcod.gate import Gate
 from opcod.grpo import Grpo
 from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.processes import AdapterStrategy
-from opcod.rollout import Response, Sampling, seed_of
+from opcod.rollout import Sampling, seed_of
 from opcod.students import Student
 from tiny import LORA
 

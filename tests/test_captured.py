@@ -10,7 +10,7 @@ import opcod.rollout
 from opcod.decoding import SPARE
 from opcod.optimization import DivergedError
 from opcod.rollout import Rows, Sampling
-from test_decoding import FAMILIES, GROUPS, base_of
+from test_decoding import FAMILIES, GROUPS, QUEUES, base_of
 from test_rollout import MANY_ENDS, assert_same
 
 LIMIT = SPARE + 30  # beyond what is allocated at once
@@ -39,8 +39,8 @@ class Recorder(TorchDispatchMode):
         """What a step changes: the rows' tensors, and the keys and values."""
         rows = work.__self__
         layers = rows.cache.layers
-        tensors = [t for t in vars(rows).values() if isinstance(t, Tensor)]
-        return [*tensors, rows.cache.place, *(layer.keys for layer in layers), *(layer.values for layer in layers)]
+        tensors = [t for part in (rows, rows._drafts, rows.cache) for t in vars(part).values() if isinstance(t, Tensor)]
+        return [*tensors, *(layer.keys for layer in layers), *(layer.values for layer in layers)]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert func is not torch.ops.aten._local_scalar_dense.default, "a number is waited for"
@@ -65,13 +65,13 @@ def repeated(base, requests, sampling, ends, after=lambda rows: None):
     """Sample as `sample` does, with steps that are recorded and repeated."""
     with base.using("ann"), torch.no_grad():
         rows = Rows(base, requests, sampling, ends, on_gpu=True)
-        with base.decoding(rows.cache):
-            rows.begin()
-            while tokens := rows.look():
-                rows.reserve(tokens)
-                for _ in range(tokens):
-                    rows.advance()
-                    after(rows)
+        while rows.fill():
+            with base.decoding(rows.cache):
+                while tokens := rows.look():
+                    rows.reserve(tokens)
+                    for _ in range(tokens):
+                        rows.advance()
+                        after(rows)
     return [rows.responses[i] for i in range(len(requests))]
 
 
@@ -95,6 +95,17 @@ def test_repeated_steps_sample_what_plain_ones_do(family, asked, settings, recor
     assert not recorder.made
     assert_same(repeated(base, asked, sampling, MANY_ENDS[::12]), plain)
     assert recorder.made >= 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.6, "top_p": 0.95}])
+@pytest.mark.parametrize("asked", ["groups", "feedback"])
+def test_a_step_is_recorded_anew_where_rows_take_the_places_of_others(asked, settings, recorder):
+    base, asked = base_of(FAMILIES["qwen3"](), "sdpa"), QUEUES[asked]
+    with base.using("ann"):
+        plain = opcod.rollout.sample(base, asked, Sampling(max_new_tokens=LIMIT, **settings), MANY_ENDS[::12])
+    sampling = Sampling(max_new_tokens=LIMIT, batch_size=9, **settings)
+    assert_same(repeated(base, asked, sampling, MANY_ENDS[::12]), plain)
+    assert recorder.made > 3
 
 
 def test_a_step_is_recorded_anew_where_rows_leave_or_room_is_made(recorder):

@@ -7,10 +7,10 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PretrainedConfig, Qwen3Config
 from transformers.cache_utils import DynamicLayer
 
-from opcod.decoding import SPARE, Groups, GrowingLayer, SharedCache, SharedLayer
+from opcod.decoding import SPARE, WHOLE, Groups, GrowingLayer, SharedCache, SharedLayer
 from opcod.models import LoadedBase
 from opcod.peers import SharedBase
-from opcod.rollout import Request, Sampling, prefill, sample
+from opcod.rollout import PREFIXES, Request, Rows, Sampling, prefill, sample
 from test_rollout import MANY_ENDS, assert_same
 from tiny import LORA, random_ids, stir
 
@@ -83,6 +83,84 @@ def test_the_same_tokens_are_sampled_as_from_a_copy_a_row(family, attention, ask
     assert len({len(r.tokens) for r in plain}) > 1, "rows leave at different times"
     assert_same(shared, plain)
     assert base.loaded.model.config._attn_implementation == attention, "as it was"
+
+
+QUEUES = {
+    "groups": [r for number in range(1, 7) for r in question(number, 4)],
+    "groups of many sizes": [r for number in range(1, 9) for r in question(number, 1 + 3 * number % 5)],
+    "one group": question(1, 20),
+    "prompts of their own": [r for number in range(1, 13) for r in question(number, 1)],
+    "feedback": [r for n in range(1, 6) for r in question(n, 4, [4, 9 + n, 1, 2 * n])] + question(7, 4),
+}
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """The shared caches that others joined: how many rows they had, how many came, and what there is room for then."""
+    found = []
+    join = SharedCache.join
+
+    def watched(self, other, most):
+        rows = len(self.mask), len(other.mask)
+        join(self, other, most)
+        found.append((*rows, self.at, self.room, self.groups.count))
+
+    monkeypatch.setattr(SharedCache, "join", watched)
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("asked", QUEUES.values(), ids=QUEUES)
+@pytest.mark.parametrize("batch_size", [2, 7, 8])
+def test_rows_that_take_the_places_of_others_are_sampled_as_in_one_batch(family, asked, batch_size, joined):
+    base = base_of(FAMILIES[family](), "sdpa")
+
+    def respond(**settings):
+        with base.using("ann"):
+            return sample(base, asked, Sampling(max_new_tokens=SPARE + 6, **settings), MANY_ENDS[::6])
+
+    plain = respond(share_prefixes=False)
+    assert not joined
+    assert_same(respond(batch_size=batch_size), plain)
+    assert joined
+    longest = max(len(r.prompt) - r.shared for r in asked if r.shared) if any(r.shared for r in asked) else 0
+    for before, new, at, room, prefixes in joined:
+        assert before + new <= batch_size
+        assert at < longest + SPARE + 6, "what nobody sees any more is dropped"
+        assert room <= longest + 2 * SPARE + WHOLE
+        assert prefixes <= PREFIXES * batch_size
+
+
+def test_no_more_prefixes_are_kept_than_planned_with(joined):
+    base = base_of(FAMILIES["llama"](), "sdpa")
+    asked = QUEUES["groups"][:16] + [r for number in range(7, 19) for r in question(number, 1)]
+    with base.using("ann"):
+        found = sample(base, asked, Sampling(max_new_tokens=SPARE, batch_size=16), MANY_ENDS[::6])
+        together = sample(base, asked, Sampling(max_new_tokens=SPARE), MANY_ENDS[::6])
+    assert_same(found, together)
+    assert max(prefixes for *_, prefixes in joined) == 4 * PREFIXES, "a batch begins with four"
+
+
+def test_responses_to_one_prompt_begin_together():
+    base = base_of(FAMILIES["llama"](), "sdpa")
+    rows = Rows(base, QUEUES["groups"], Sampling(max_new_tokens=8, batch_size=18), ())
+    with base.using("ann"), torch.no_grad():
+        rows.fill()
+    assert len(rows.cache.mask) == 16, "of the fifth group there would be two"
+    rows = Rows(base, QUEUES["one group"], Sampling(max_new_tokens=8, batch_size=18), ())
+    with base.using("ann"), torch.no_grad():
+        rows.fill()
+    assert len(rows.cache.mask) == 16, "four parts of four"
+
+
+def test_places_where_rows_keep_copies_are_given_batch_by_batch(joined):
+    base = base_of(FAMILIES["gemma3"](), "sdpa")
+    asked = QUEUES["groups"]
+    with base.using("ann"):
+        batches = sample(base, asked, Sampling(max_new_tokens=20, batch_size=8), MANY_ENDS[::6])
+        together = sample(base, asked, Sampling(max_new_tokens=20, share_prefixes=False), MANY_ENDS[::6])
+    assert_same(batches, together)
+    assert not joined
 
 
 def test_what_is_shared_is_kept_once():

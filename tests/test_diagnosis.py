@@ -13,12 +13,13 @@ from opcod import cli
 from opcod.attempts import Attempt
 from opcod.codistillation import CoDistillation
 from opcod.data.questions import Question
+from opcod.drafts import Response
 from opcod.feedback import Feedback, Outcome
 from opcod.gate import Gate
 from opcod.grading import Grade
 from opcod.models import BaseModel
 from opcod.report.runs import read_run
-from opcod.rollout import Response, Sampling
+from opcod.rollout import Sampling
 from opcod.students import Student
 from tiny import LORA, run_config
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from opcod.attempts import Attempt
+from opcod.drafts import Response
 from opcod.grading import Grade
 from opcod.grpo import Grpo, PolicyGradient, group_advantages, reinforce
-from opcod.rollout import Response
 from test_codistillation import ANN, BEN, SHORT, Watch, fit, shared_settings
 from test_matching import peer
 from tiny import QUESTION, random_ids

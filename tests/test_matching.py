@@ -5,11 +5,11 @@ import torch
 
 from opcod.attempts import Attempt
 from opcod.contexts import Context
+from opcod.drafts import Response
 from opcod.grading import Grade
 from opcod.losses import token_divergence
 from opcod.matching import Matching, match
 from opcod.peers import Peer, SharedBase
-from opcod.rollout import Response
 from opcod.scoring import response_hidden
 from tiny import LORA, QUESTION, load_tiny, random_ids, stir
 

@@ -7,6 +7,7 @@ from torch import nn
 from opcod.halving import halved_where_full, is_out_of_memory
 from opcod.matching import Matching
 from opcod.peers import SharedBase
+from opcod.rollout import Rows
 from test_matching import assert_equal, matched, peer
 from test_prefixes import CONTEXTS
 from test_rollout import PROMPTS, assert_same, requests, respond
@@ -57,6 +58,28 @@ def test_responses_are_the_same_in_smaller_batches(tiny_base, scarce):
     scarce(30 * len(PROMPTS) // 2)  # the longest prompt has 30 tokens
     with pytest.warns(UserWarning, match="out of memory with batch_size at 6: this is done again with 3"):
         assert_same(respond(base, requests()), plain)
+
+
+def test_responses_that_were_given_out_are_not_sampled_again(tiny_base, monkeypatch):
+    base = SharedBase(tiny_base, LORA)
+    base.add_adapter("ann", seed=1)
+    stir(base, "ann", seed=2)
+    asked = requests(PROMPTS * 4)
+    plain = respond(base, asked)
+    drawn, fill = [], Rows.fill
+
+    def runs_out(self):
+        if not drawn and len(self.responses) > 4:
+            drawn.extend(self.responses.values())
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return fill(self)
+
+    monkeypatch.setattr(Rows, "fill", runs_out)
+    with pytest.warns(UserWarning, match="batch_size at 8: this is done again with 4"):
+        again = respond(base, asked, batch_size=8)
+    assert_same(again, plain)
+    assert drawn
+    assert all(any(kept is response for response in again) for kept in drawn)
 
 
 def test_gradients_begin_again_from_what_they_were():

@@ -85,8 +85,10 @@ def test_keys_and_values_by_hand(tiny_folder, share):
     with Tally(SPEED, list(base.parameters()), []) as tally, base.using("a_student"):
         kept = prefill(base, [Request((i + 1,) * length, ()) for i in range(rows)], share=share)[0]
     head = config.hidden_size // config.num_attention_heads
-    room, place = (length, 8) if share else (length + 64, 0)  # a growing cache has room for 64 positions more
-    assert tally.now == 2 * config.num_hidden_layers * rows * config.num_key_value_heads * head * room * 4 + place
+    room = length if share else length + 64  # a growing cache has room for 64 positions more
+    mask, place = (rows * length * 4, 8) if share else (0, 0)
+    kept_bytes = 2 * config.num_hidden_layers * rows * config.num_key_value_heads * head * room * 4
+    assert tally.now == kept_bytes + mask + place
     assert tally.peak > tally.now
     del kept
     assert tally.now == 0

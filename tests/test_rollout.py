@@ -96,6 +96,10 @@ def test_greedy_responses_are_those_of_transformers_generate(tiny_folder, tiny_b
         assert response.tokens.tolist() == generated[0, len(prompt) :].tolist()
 
 
+def test_nothing_is_asked_and_nothing_answered(base):
+    assert respond(base, []) == []
+
+
 def test_a_response_ends_with_its_first_end_token_or_at_its_limit(base):
     responses = respond(base, requests(PROMPTS * 4))
     for response in responses:

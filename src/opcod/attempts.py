@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from opcod.chat import Chat
 from opcod.data.questions import Question
+from opcod.drafts import Response
 from opcod.grading import Grade, grade
 from opcod.peers import SharedBase
 from opcod.prompts import Message
-from opcod.rollout import Request, Response, Sampling, sample
+from opcod.rollout import Request, Sampling, sample
 from opcod.stopping import look_up
 
 Key = tuple[int | str, ...]

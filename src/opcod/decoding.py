@@ -25,6 +25,14 @@ WHOLE = 32
 """Positions in all are a multiple of it: a CPU takes a softmax in bfloat16 over whole vectors twice as fast."""
 
 
+def under_one_another(one: Tensor, other: Tensor, end: int, room: int, fill: float = 0.0) -> Tensor:
+    """The rows of both [rows, heads, positions, D], with room for so many positions, what they hold ending at `end`."""
+    rows = one.new_full((len(one) + len(other), one.shape[1], room, one.shape[3]), fill)
+    rows[: len(one), :, end - one.shape[2] : end] = one
+    rows[len(one) :, :, end - other.shape[2] : end] = other
+    return rows
+
+
 class GrowingLayer(DynamicLayer):
     """A cache layer with room to grow, so that a decoded token does not copy the whole past."""
 
@@ -146,46 +154,71 @@ class SharedLayer(DynamicLayer):
         keys, values = self.prefix
         self.prefix = keys[indices], values[indices]
 
+    def join(self, other: SharedLayer, own: slice, shared: int, room: int) -> None:
+        """Go on with the groups and rows of `other` behind these.
+
+        Args:
+            other: The same layer of another cache, with nothing but what is written.
+            own: The positions of these rows' own that they go on with.
+            shared: Positions of all prefixes from now on.
+            room: Positions of the rows' own from now on.
+        """
+        assert self.keys is not None
+        assert self.values is not None
+        assert other.keys is not None
+        assert other.values is not None
+        self.length = max(own.stop - own.start, other.length)
+        self.prefix = (
+            under_one_another(self.prefix[0], other.prefix[0], shared, shared),
+            under_one_another(self.prefix[1], other.prefix[1], shared, shared),
+        )
+        self.keys = under_one_another(self.keys[:, :, own], other.keys, self.length, room)
+        self.values = under_one_another(self.values[:, :, own], other.values, self.length, room)
+
 
 class SharedCache(DynamicCache):
     """A cache in which the rows of a group share the keys and values of their prefix.
 
     Layers of other kinds than `GrowingLayer`, such as those with a sliding window, keep a copy a row.
 
-    `shared` are the positions of the prefix, `own` those that each row went on with from the start, `place` is where
-    among its own the next token goes, and `positions` is how many there is room for, the prefix's included.
+    `shared` are the positions of the prefix. `at` is where among the rows' own the next token goes, as `place` says on
+    the device; whoever decodes moves both on. `mask` [rows, 1, 1, positions] is added to the scores, and None where
+    some layers keep copies.
 
     Args:
         cache: What was read so far, one row a distinct prompt; given up for this one.
+        mask: [rows, positions] of the rows to come, 0 where they have padding.
         length: P, the positions of it that are shared.
         groups: The rows of `cache` that share a prefix, group after group.
         runs: The rows to come that go on from each row of `cache`.
-        device: Of the model.
+        dtype: Of the scores.
     """
 
     def __init__(
         self,
         cache: DynamicCache,
+        mask: Tensor,
         length: int,
         groups: Sequence[Sequence[int]],
         runs: Sequence[Sequence[int]],
-        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.device = device
-        self.spare = SPARE_ON_GPU if device.type == "cuda" else SPARE
-        self.shared, self.own = length, 0
-        self.place = torch.zeros(1, dtype=torch.long, device=device)
-        self.groups = Groups([g for g, rows in enumerate(groups) for row in rows for _ in runs[row]], device)
-        first = torch.tensor([rows[0] for rows in groups], device=device)
-        members = torch.tensor([row for row, run in enumerate(runs) for _ in run], device=device)
+        self.device = mask.device
+        self.spare = SPARE_ON_GPU if self.device.type == "cuda" else SPARE
+        self.shared, self.room = length, mask.shape[1] - length
+        self.at = self.room
+        self.place = torch.full((1,), self.at, dtype=torch.long, device=self.device)
+        self.groups = Groups([g for g, rows in enumerate(groups) for row in rows for _ in runs[row]], self.device)
+        self._begins = [0] * len(mask)  # where each row begins, among the rows' own
+        first = torch.tensor([rows[0] for rows in groups], device=self.device)
+        members = torch.tensor([row for row, run in enumerate(runs) for _ in run], device=self.device)
         self.layers = cache.layers
         for index, layer in enumerate(self.layers):  # one by one, so that what was copied is let go
             if type(layer) is GrowingLayer:
                 assert layer.keys is not None
                 assert layer.values is not None
                 keys, values = layer.keys, layer.values
-                self.own = keys.shape[2] - length
                 self.layers[index] = SharedLayer(
                     (keys[first, :, :length], values[first, :, :length]),
                     (keys[members, :, length:], values[members, :, length:]),
@@ -193,28 +226,79 @@ class SharedCache(DynamicCache):
                 )
             else:
                 layer.reorder_cache(members)  # type: ignore[arg-type]
-        self.place.fill_(self.own)
-        self.positions = length + self.own
+        self.mask: Tensor | None = None
+        if all(isinstance(layer, SharedLayer) for layer in self.layers):
+            self._unseen = torch.finfo(dtype).min
+            self.mask = torch.zeros_like(mask, dtype=dtype).masked_fill(mask == 0, self._unseen)[:, None, None]
 
-    @property
-    def shares_all(self) -> bool:
-        """Whether all layers share, so that their shapes change only when there is to be more room."""
-        return all(isinstance(layer, SharedLayer) for layer in self.layers)
+    def reserve(self, tokens: int, most: int) -> bool:
+        """Have room for so many tokens more of every row, and for some that may follow, of at most so many.
 
-    def reserve(self, own: int, most: int) -> None:
-        """Have room for so many positions of the rows' own, and for some that may follow, of at most so many."""
-        room = min(-(-own // self.spare) * self.spare, -(-most // SPARE) * SPARE)
-        room += -(self.shared + room) % WHOLE
-        if self.shared + room > self.positions:
-            self.positions = self.shared + room
-            for layer in self.layers:
-                if isinstance(layer, SharedLayer):
-                    layer.reserve(room)
+        Returns:
+            Whether room had to be made.
+        """
+        before, room = self.room, self._room_for(tokens, most)
+        if room <= before:
+            return False
+        self.room = room
+        for layer in self.layers:
+            if isinstance(layer, SharedLayer):
+                layer.reserve(room)
+        if self.mask is not None:
+            self.mask = F.pad(self.mask, (0, room - before), value=self._unseen)
+        return True
+
+    def _room_for(self, tokens: int, most: int) -> int:
+        room = min(-(-(self.at + tokens) // self.spare) * self.spare, -(-(self.at + most) // SPARE) * SPARE)
+        return room + -(self.shared + room) % WHOLE
+
+    def show_next(self) -> None:
+        """Let the next token of every row be seen; where all layers share."""
+        assert self.mask is not None
+        self.mask.index_fill_(3, self.place + self.shared, 0.0)
+
+    def join(self, other: SharedCache, most: int) -> None:
+        """Go on with the groups and rows of `other` behind these; where all layers share.
+
+        What ends where the next token goes, does so still; where nobody is left of those who began first, their
+        positions are dropped.
+
+        Args:
+            other: What was read of other prompts; given up for this one.
+            most: Tokens that a row may still get.
+        """
+        assert self.mask is not None
+        assert other.mask is not None
+        shared, own = self.shared, slice(min(self._begins), self.at)
+        self.shared, self.at = max(shared, other.shared), max(own.stop - own.start, other.at)
+        self.room = self._room_for(1, most)
+        for index, layer in enumerate(self.layers):
+            new = other.layers[index]
+            assert isinstance(layer, SharedLayer)
+            assert isinstance(new, SharedLayer)
+            layer.join(new, own, self.shared, self.room)
+            other.layers[index] = DynamicLayer()  # one by one, so that what was copied is let go
+        mine, theirs = (mask.transpose(2, 3) for mask in (self.mask, other.mask))
+        prefixes = mine[:, :, :shared], theirs[:, :, : other.shared]
+        owns = mine[:, :, shared:][:, :, own], theirs[:, :, other.shared :]
+        parts = [
+            under_one_another(*prefixes, self.shared, self.shared, self._unseen),
+            under_one_another(*owns, self.at, self.room, self._unseen),
+        ]
+        self.mask = torch.cat(parts, 2).transpose(2, 3).contiguous()
+        self.place.fill_(self.at)
+        self.groups = Groups([*self.groups.of_row, *(self.groups.count + g for g in other.groups.of_row)], self.device)
+        self._begins = [self.at - own.stop + begin for begin in self._begins]
+        self._begins += [self.at - other.at + begin for begin in other._begins]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep only the rows at these indices, in ascending order; prefixes that nobody is left of are dropped."""
         super().reorder_cache(beam_idx)  # type: ignore[arg-type]
-        of_row = [self.groups.of_row[row] for row in beam_idx.tolist()]
+        rows = beam_idx.tolist()
+        of_row = [self.groups.of_row[row] for row in rows]
+        self._begins = [self._begins[row] for row in rows]
+        if self.mask is not None:
+            self.mask = self.mask[beam_idx]
         left = sorted(set(of_row))
         if len(left) < self.groups.count:
             for layer in self.layers:

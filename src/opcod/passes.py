@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from opcod.attempts import Attempt
@@ -15,12 +16,13 @@ from opcod.codistillation import CoDistillation
 from opcod.contexts import Context, ContextSettings
 from opcod.data.questions import Question
 from opcod.decoding import SharedLayer
+from opcod.drafts import Response
 from opcod.finetuning import FineTuning
 from opcod.grading import Grade
 from opcod.grpo import Grpo, reinforce
 from opcod.matching import match
 from opcod.peers import Peer, SharedBase
-from opcod.rollout import Request, Response, Rows, Sampling, prefill
+from opcod.rollout import PREFIXES, Request, Rows, Sampling, prefill
 from opcod.scoring import Scored
 from opcod.simulation import SimulatedBase, Speed, Trace
 from opcod.specialist import imitate
@@ -167,18 +169,20 @@ def _sampled(
             with base.sampling(adapter):
                 if not tokens:
                     return prefill(base, requests, share=sampling.share_prefixes)
-                rows = Rows(base, requests, replace(sampling, max_new_tokens=tokens, temperature=1.0, top_p=1.0), ())
-                with base.decoding(rows.cache):
-                    rows.begin()
-                    rows.reserve(tokens - 1)
-                    for layer in rows.cache.layers:
+                taken = Rows(base, requests, replace(sampling, max_new_tokens=tokens, temperature=1.0, top_p=1.0), ())
+                taken.fill()
+                cache = taken.cache
+                others = [p for _ in range(PREFIXES - 1) for p in _copied_prefixes(cache)] if batch < rows else []
+                with base.decoding(cache):
+                    taken.reserve(tokens - 1)
+                    for layer in cache.layers:
                         if not isinstance(layer, SharedLayer):
                             assert isinstance(layer, DynamicLayer)
                             assert layer.keys is not None
                             before = layer.keys[:, :, :1].expand(-1, -1, max(tokens - 1, 1), -1)
                             layer.update(before, before)
-                    rows.advance()
-                return rows
+                    taken.advance()
+                return taken, others
 
         return _traced(base, code, speed)
 
@@ -188,6 +192,11 @@ def _sampled(
     reading, fast = write(0), _captured_speed(base, sampling)
     one = write(math.ceil(response / 2), fast) - (write(0, fast) if fast else reading)
     return replace((reading + one.times(response)).times(rows / batch), peak=last.peak)
+
+
+def _copied_prefixes(cache: DynamicCache) -> list[Tensor]:
+    """As much as rows share, for the prompts of those that take places while some of all prompts' are not done."""
+    return [part.clone() for layer in cache.layers if isinstance(layer, SharedLayer) for part in layer.prefix]
 
 
 def _captured_speed(base: SharedBase, sampling: Sampling) -> Speed | None:

@@ -8,11 +8,9 @@ company it is sampled (up to the rounding of batched matrix products), and no ge
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +19,7 @@ from transformers import DynamicCache
 
 from opcod.captured import Captured
 from opcod.decoding import GrowingLayer, SharedCache
-from opcod.drawing import choose, drawn
+from opcod.drafts import Drafts, Response
 from opcod.halving import halved_where_full, is_out_of_memory
 from opcod.optimization import DivergedError
 from opcod.peers import SharedBase
@@ -31,23 +29,15 @@ from opcod.stopping import look_up
 _FEW = 0.8
 """Share of the rows of a batch that may go on before the others leave it."""
 _FEW_IN_GRAPH = 0.5
-"""The same where a step is then captured anew."""
+"""The same where a step is then captured anew, and nobody waits for a place."""
+_TOGETHER = 4
+"""Requests with one prompt begin together, up to one in so many of a batch."""
+PREFIXES = 2
+"""Most prefixes that are kept, as a multiple of those that a batch begins with."""
 _BETWEEN_LOOKS = 8
 """Tokens that a GPU samples before it is asked who has ended."""
 _WORTH_CAPTURING = 16
 """Tokens that have to be left: to capture a step takes as long as to launch some."""
-_BY_ROW = (
-    "_hidden",
-    "_mask",
-    "_place",
-    "_uniforms",
-    "_chosen",
-    "_tokens",
-    "_log_probs",
-    "_entropies",
-    "_length",
-    "_finished",
-)
 _NO_NUMBERS = (
     "the model's probabilities at token {} of a response are not finite: its adapter or weights hold no numbers, or "
     "overflow. Go on from an earlier checkpoint with a lower learning rate, or compute in float32"
@@ -62,7 +52,7 @@ class Sampling:
         temperature: Logits are divided by it; 0 takes the likeliest token.
         top_p: Keep the likeliest tokens that together hold this probability.
         max_new_tokens: Longest response, its end token included.
-        batch_size: Responses sampled side by side.
+        batch_size: Responses sampled side by side; as they end, others take their places, where prefixes are shared.
         share_prefixes: Keep and read what neighbours begin with once, by opcod's own attention, for models that take
             one; otherwise every row has a copy, read by the model's attention.
         capture: On a GPU, where prefixes are shared, record what is done for one token as a CUDA graph and repeat it;
@@ -105,23 +95,6 @@ class Request:
     shared: int = 0
 
 
-@dataclass(frozen=True)
-class Response:
-    """One sampled response.
-
-    Args:
-        tokens: [T] its token ids, the end token included where it was reached.
-        log_probs: [T] the model's log-probability of each token, at temperature 1 over the whole vocabulary.
-        finished: Whether it ended by itself rather than by its length.
-        entropy: Of the model's distribution over a token, at temperature 1, in nats; the mean of its tokens.
-    """
-
-    tokens: Tensor
-    log_probs: Tensor
-    finished: bool
-    entropy: float = math.nan
-
-
 def sample(base: SharedBase, requests: Sequence[Request], sampling: Sampling, ends: Sequence[int]) -> list[Response]:
     """Sample a response to every request from the adapter that is active.
 
@@ -138,32 +111,32 @@ def sample(base: SharedBase, requests: Sequence[Request], sampling: Sampling, en
         DivergedError: If the model's probabilities are no numbers.
     """
 
-    def sampled(batch: Sequence[Request], size: int) -> list[Response]:
-        """So many side by side."""
-        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-        return [response for part in parts for response in _sample_batch(base, part, sampling, ends)]
+    responses: dict[int, Response] = {}
 
-    responses: list[Response] = []
-    for start in range(0, len(requests), sampling.batch_size):
-        batch = requests[start : start + sampling.batch_size]
-        responses += halved_where_full(partial(sampled, batch), len(batch), setting="batch_size")
-    return responses
+    def answer(size: int) -> None:
+        """Those that have no response yet, so many side by side."""
+        left = [i for i in range(len(requests)) if i not in responses]
+        rows = Rows(base, [requests[i] for i in left], replace(sampling, batch_size=size), ends)
+        try:
+            _go_through(rows)
+        finally:
+            responses.update({left[i]: response for i, response in rows.responses.items()})
+
+    if requests:
+        halved_where_full(answer, min(sampling.batch_size, len(requests)), setting="batch_size")
+    return [responses[i] for i in range(len(requests))]
 
 
 @torch.no_grad()
-def _sample_batch(
-    base: SharedBase, requests: Sequence[Request], sampling: Sampling, ends: Sequence[int]
-) -> list[Response]:
-    rows = Rows(base, requests, sampling, ends)
-    with base.decoding(rows.cache):
-        look_up()
-        rows.begin()
-        while tokens := rows.look():
-            rows.reserve(tokens)
-            for _ in range(tokens):
-                look_up()
-                rows.advance()
-    return [rows.responses[i] for i in range(len(requests))]
+def _go_through(rows: Rows) -> None:
+    look_up()
+    while rows.fill():
+        with rows.base.decoding(rows.cache):
+            while tokens := rows.look():
+                rows.reserve(tokens)
+                for _ in range(tokens):
+                    look_up()
+                    rows.advance()
 
 
 class Rows:
@@ -174,11 +147,18 @@ class Rows:
 
     Args:
         base: The model; call inside `SharedBase.using`.
-        requests: One a row.
+        requests: A batch of them is begun with; the others wait until places are free.
         sampling: How they are sampled.
         ends: Token ids that end a response.
         on_gpu: Whether steps can be captured; by default what the device says.
     """
+
+    cache: DynamicCache
+    _mask: Tensor | None  # [rows, positions] of a cache that has none itself
+    _hidden: Tensor  # [rows, H], from which the next token is drawn
+    _place: Tensor  # [rows] of the next token, counted without padding
+    _drafts: Drafts
+    _most_prefixes: int
 
     def __init__(
         self,
@@ -188,32 +168,33 @@ class Rows:
         ends: Sequence[int],
         on_gpu: bool | None = None,
     ) -> None:
-        device, rows, limit = base.device, len(requests), sampling.max_new_tokens
-        self.base, self.sampling = base, sampling
+        self.base, self.requests, self.sampling = base, requests, sampling
         self.responses: dict[int, Response] = {}
-        self.cache, mask, self._hidden = prefill(base, requests, share=sampling.share_prefixes)
-        self._grows = not (isinstance(self.cache, SharedCache) and self.cache.shares_all)
-        self._mask = mask if self._grows else _added(mask, base.loaded.dtype)
-        self._place = mask.sum(1)  # [rows] of the next token
-        self._uniforms = torch.stack([uniforms_of(r.key, limit) for r in requests]).to(device)  # [rows, limit]
-        self._ends = torch.tensor(list(ends), dtype=torch.long, device=device)
-        self._step = torch.zeros(1, dtype=torch.long, device=device)
-        self._chosen = torch.zeros(rows, dtype=torch.long, device=device)
-        self._tokens = torch.zeros(rows, limit, dtype=torch.long, device=device)
-        self._log_probs, self._entropies = torch.zeros(2, rows, limit, device=device)
-        self._length = torch.full((rows,), limit, device=device)
-        self._finished = torch.zeros(rows, dtype=torch.bool, device=device)
-        self._live = list(range(rows))  # the request of each row
-        self._drawn = self._seen = 0  # tokens of each row, and those of them that were looked at
-        on_gpu = device.type == "cuda" if on_gpu is None else on_gpu
-        self._captures = on_gpu and sampling.capture and not self._grows
+        self._ends = torch.tensor(list(ends), dtype=torch.long, device=base.device)
+        self._begun = 0  # requests that have, or had, a row
+        self._live: list[int] = []  # the request of each row
+        self._since: list[int] = []  # tokens that others had before its first
+        self._drawn = 0  # tokens since the first row began
+        self._on_gpu = (base.device.type == "cuda" if on_gpu is None else on_gpu) and sampling.capture
         self._captured: Captured | None = None
         self._fits = False  # whether what was captured is of the shapes as they are
 
-    def begin(self) -> None:
-        """Draw the first token of every row."""
-        self._draw()
-        self._drawn += 1
+    def fill(self) -> bool:
+        """Give free places to requests that wait; if there are any, draw a token of every row.
+
+        Returns:
+            Whether there are rows.
+        """
+        if count := self._next():
+            if self._live:
+                self.reserve(1)
+                with self.base.decoding(self.cache):
+                    self._read()
+                self._moved()
+            self._begin(self.requests[self._begun : self._begun + count])
+            self._draw()
+            self._drawn += 1
+        return bool(self._live)
 
     def advance(self) -> None:
         """Sample one more token of every row, for which there must be room."""
@@ -223,47 +204,92 @@ class Rows:
                 self._draw()
         else:
             self._token()
-            if self._captures and self.sampling.max_new_tokens - self._drawn > _WORTH_CAPTURING:
+            if self._captures and self._left > _WORTH_CAPTURING:
                 self._capture()
+        self._moved()
         self._drawn += 1
 
     def look(self) -> int:
         """Let rows go that have ended, once they are many, and tell how many tokens to sample until the next look.
 
         Returns:
-            0 when every row has ended, or is as long as it may be.
+            0 when every row has ended, or others can have their places.
 
         Raises:
             DivergedError: If the model's probabilities are no numbers.
         """
-        columns = torch.arange(self._seen, self._drawn, device=self.base.device)
-        wrong = ~self._log_probs[:, self._seen : self._drawn].isfinite() & (columns < self._length[:, None])
-        if bool(wrong.any()):
-            raise DivergedError(_NO_NUMBERS.format(int(columns[wrong.any(0)][0]) + 1))
-        self._seen = self._drawn
-        left, going = self.sampling.max_new_tokens - self._drawn, ~self._finished
-        count = int(going.sum()) if left else 0
-        if count == 0:
-            self._give_out(torch.ones_like(going))
-            return 0
-        if count <= len(going) * (_FEW_IN_GRAPH if self._captures else _FEW):
-            self._give_out(self._finished)
-            self._keep(going)
-        return min(left, _BETWEEN_LOOKS if self._captures else 1)
+        if (place := self._drafts.first_without_number()) is not None:
+            raise DivergedError(_NO_NUMBERS.format(place))
+        going = self._drafts.going
+        count, waiting = int(going.sum()), self._begun < len(self.requests)
+        if count <= len(going) * (_FEW_IN_GRAPH if self._captures and not waiting else _FEW):
+            self._let_go(going)
+            if not count or self._next():
+                return 0
+        return min(self._left, _BETWEEN_LOOKS if self._captures else 1)
 
     def reserve(self, tokens: int) -> None:
         """Have room for so many more tokens of every row."""
-        if isinstance(self.cache, SharedCache):
-            begun = self.cache.own - 1  # the last token that is drawn is not read
-            self.cache.reserve(begun + self._drawn + tokens, begun + self.sampling.max_new_tokens)
-            if not self._grows and (more := self.cache.positions - self._mask.shape[3]) > 0:
-                self._mask = F.pad(self._mask, (0, more), value=torch.finfo(self._mask.dtype).min)
-                self._fits = False
+        if isinstance(self.cache, SharedCache) and self.cache.reserve(tokens, self._left):
+            self._fits = False
+
+    @property
+    def _shared(self) -> SharedCache | None:
+        """The cache, if nothing in it is of a row alone but what is its own: rows can join those that there are."""
+        return self.cache if isinstance(self.cache, SharedCache) and self.cache.mask is not None else None
+
+    @property
+    def _captures(self) -> bool:
+        """Whether steps are captured, whose shapes must change only when there is to be more room."""
+        return self._on_gpu and self._shared is not None
 
     @property
     def _draws_alone(self) -> bool:
         """Whether drawing a token asks for a number, so that it cannot be captured with the rest."""
         return self.sampling.temperature > 0 and self.sampling.top_p < 1
+
+    @property
+    def _left(self) -> int:
+        """Most tokens that a row may still get."""
+        return self.sampling.max_new_tokens - self._drawn + max(self._since)
+
+    def _next(self) -> int:
+        """How many requests can begin: those with one prompt together, and with not too many prompts in all."""
+        size = self.sampling.batch_size
+        free, together, prefixes = size - len(self._live), max(size // _TOGETHER, 1), len(self.requests)
+        if self._live:
+            if self._shared is None:
+                return 0
+            prefixes = self._most_prefixes - self._shared.groups.count
+        asked = self.requests[self._begun : self._begun + free + 1]  # one more tells whether the last is cut off
+        count = 0
+        for run in list(equal_runs([r.prompt[: r.shared] or r.prompt for r in asked]))[: max(prefixes, 0)]:
+            parts = [*run[together::together], run.stop]
+            count = max([end for end in parts if end <= free], default=count)
+            if count < run.stop:
+                break
+        return count
+
+    def _begin(self, requests: Sequence[Request]) -> None:
+        """Read these requests' prompts, and have them as rows beside those that there are."""
+        cache, mask, hidden = prefill(self.base, requests, share=self.sampling.share_prefixes)
+        uniforms = torch.stack([uniforms_of(r.key, self.sampling.max_new_tokens) for r in requests])
+        drafts, place = Drafts(uniforms, self.base.device), mask.sum(1)
+        if self._live:
+            assert isinstance(cache, SharedCache)
+            assert self._shared is not None
+            self._shared.join(cache, self.sampling.max_new_tokens)
+            self._hidden, self._place = torch.cat([self._hidden, hidden]), torch.cat([self._place, place])
+            self._drafts.add(drafts)
+        else:
+            self.cache, self._hidden, self._place, self._drafts = cache, hidden, place, drafts
+            self._mask = mask if self._shared is None else None
+            if isinstance(cache, SharedCache):
+                self._most_prefixes = PREFIXES * cache.groups.count
+        self._live += range(self._begun, self._begun + len(requests))
+        self._since += [self._drawn] * len(requests)
+        self._begun += len(requests)
+        self._fits = False
 
     def _token(self) -> None:
         self._read()
@@ -271,32 +297,29 @@ class Rows:
 
     def _draw(self) -> None:
         """Draw a token of every row from its last hidden state."""
-        at = self._step.expand(len(self._place), 1)
-        logits = self.base.head(self._hidden)
-        chosen = choose(logits, self._uniforms.gather(1, at)[:, 0], self.sampling.temperature, self.sampling.top_p)
-        for kept, new in zip((self._log_probs, self._entropies), drawn(logits, chosen), strict=True):
-            kept.scatter_(1, at, new[:, None])
-        self._tokens.scatter_(1, at, chosen[:, None])
-        self._chosen.copy_(chosen)
-        self._step.add_(1)
-        ended = (chosen[:, None] == self._ends).any(1) & ~self._finished
-        self._length.copy_(torch.where(ended, self._step, self._length))
-        self._finished.logical_or_(ended)
+        self._drafts.draw(self.base.head(self._hidden), self.sampling.temperature, self.sampling.top_p, self._ends)
 
     def _read(self) -> None:
         """Read the tokens that were drawn last."""
-        if self._grows:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
-        else:
-            assert isinstance(self.cache, SharedCache)
-            self._mask.index_fill_(3, self.cache.place + self.cache.shared, 0.0)
+        if self._shared is not None:
+            self._shared.show_next()
+        if self._mask is not None:
+            self._mask = F.pad(self._mask, (0, 1), value=1)
         hidden = self.base.hidden(
-            self._chosen[:, None], attention_mask=self._mask, position_ids=self._place[:, None], cache=self.cache
+            self._drafts.chosen[:, None],
+            attention_mask=self._mask if self._shared is None else self._shared.mask,
+            position_ids=self._place[:, None],
+            cache=self.cache,
         )
         self._hidden.copy_(hidden[:, 0])
         self._place.add_(1)
         if isinstance(self.cache, SharedCache):
             self.cache.place.add_(1)
+
+    def _moved(self) -> None:
+        """What a repeated graph does not do: note that a token was read."""
+        if isinstance(self.cache, SharedCache):
+            self.cache.at += 1
 
     def _capture(self) -> None:
         """Have what was just done for one token repeated for the next ones."""
@@ -307,35 +330,23 @@ class Rows:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            self._captures = False
+            self._on_gpu = False
             warnings.warn(
                 f"sampling launches every operation by itself, as they cannot be captured: {error}", stacklevel=2
             )
 
-    def _give_out(self, chosen: Tensor) -> None:
-        """The responses of these rows."""
-        which = chosen.nonzero()[:, 0]
-        kept = (self._tokens, self._log_probs, self._entropies, self._length, self._finished)
-        tokens, log_probs, entropies, lengths, finished = (t[which].cpu() for t in kept)
-        for i, row in enumerate(which.tolist()):
-            n = int(lengths[i])
-            self.responses[self._live[row]] = Response(
-                tokens[i, :n].clone(), log_probs[i, :n].clone(), bool(finished[i]), float(entropies[i, :n].mean())
-            )
-
-    def _keep(self, chosen: Tensor) -> None:
-        """Go on with these rows alone."""
-        which = chosen.nonzero()[:, 0]
-        self.cache.reorder_cache(which)  # type: ignore[arg-type]
-        for name in _BY_ROW:
-            setattr(self, name, getattr(self, name)[which])
-        self._live = [self._live[row] for row in which.tolist()]
+    def _let_go(self, going: Tensor) -> None:
+        """Give out the responses of rows that have ended, and keep the others."""
+        which, ended = going.nonzero()[:, 0], (~going).nonzero()[:, 0].tolist()
+        self.responses.update(zip([self._live[row] for row in ended], self._drafts.responses(ended), strict=True))
+        rows = which.tolist()
+        self._live, self._since = [self._live[row] for row in rows], [self._since[row] for row in rows]
+        if self._live:
+            self.cache.reorder_cache(which)  # type: ignore[arg-type]
+            self._mask = None if self._mask is None else self._mask[which]
+            self._hidden, self._place = self._hidden[which], self._place[which]
+            self._drafts.keep(which)
         self._fits = False
-
-
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask [rows, S], as it is added to the scores [rows, heads, 1, S]."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask == 0, torch.finfo(dtype).min)[:, None, None]
 
 
 def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tuple[DynamicCache, Tensor, Tensor]:
@@ -365,8 +376,9 @@ def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tu
     )[:, -1]
     if share and base.family.takes_attention:
         groups = list(equal_runs(begins if common else range(len(runs))))
-        cache = SharedCache(cache, common or mask.shape[1], groups, runs, base.device)
-        return cache, repeat_runs(runs, mask), repeat_runs(runs, hidden).contiguous()
+        mask = repeat_runs(runs, mask)
+        cache = SharedCache(cache, mask, common or mask.shape[1], groups, runs, base.loaded.dtype)
+        return cache, mask, repeat_runs(runs, hidden).contiguous()
     return cache, repeat_runs(runs, mask, cache), repeat_runs(runs, hidden).contiguous()
 
 

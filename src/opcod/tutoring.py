@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from opcod.attempts import Attempt, Key
 from opcod.chat import Chat
+from opcod.drafts import Response
 from opcod.feedback import Feedback, judge, tutor_messages
 from opcod.peers import Peer
 from opcod.prefixes import equal_runs, shared_length
-from opcod.rollout import Request, Response, Sampling, sample
+from opcod.rollout import Request, Sampling, sample
 
 
 def write_feedback(

@@ -12,12 +12,12 @@ from opcod.attempts import Attempt
 from opcod.contexts import Context
 from opcod.data.datamodule import StepLoader
 from opcod.data.questions import Question
+from opcod.drafts import Response
 from opcod.feedback import Feedback, Outcome
 from opcod.gate import Gate
 from opcod.grading import Grade
 from opcod.ranks import Ranks
 from opcod.records import StepRecord
-from opcod.rollout import Response
 
 NAMES = ("physicist", "chemist")
 QUESTIONS = [
