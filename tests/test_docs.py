@@ -49,6 +49,21 @@ def test_the_site_builds_strictly_with_all_its_pages(site):
     assert config.count("<h1") == 1, "and so have files outside docs/, as code"
 
 
+@pytest.mark.parametrize(
+    ("page", "head", "written"),
+    [
+        ("README.md", "## Source", r"`(?:src/opcod/)?{}(?:\.py)?`"),
+        ("docs/design.md", "## Rooms", r"\[{0}\]\(\.\./src/opcod/{0}\.py\)"),
+    ],
+)
+def test_every_room_is_named_once(page, head, written):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    table = text[text.index(head) :]
+    rooms = {p.stem for p in (ROOT / "src/opcod").glob("*.py")} - {"__init__"}
+    named = {room: len(re.findall(written.format(room), table)) for room in rooms}
+    assert {room: count for room, count in named.items() if count != 1} == {}
+
+
 def test_no_page_loads_anything_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 10

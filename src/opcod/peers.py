@@ -282,12 +282,12 @@ class SharedBase(nn.Module):
 
 @dataclass(frozen=True)
 class Peer:
-    """One of the two models that teach each other: three roles of one student over a base.
+    """One of the models that teach each other: three roles of one student over a base.
 
     Args:
         name: An identifier, used in adapters' and metrics' names.
         domain: The domain it is stronger in.
-        base: The base its adapters lie on, perhaps shared with the other peer.
+        base: The base its adapters lie on, perhaps shared with other peers.
     """
 
     name: str

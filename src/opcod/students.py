@@ -58,8 +58,8 @@ class Students(L.LightningModule, ABC):
     """Students, trained in rounds on the questions of all their domains.
 
     An epoch is a round: a phase of K training batches with each student as tutee in turn, then validation; a student
-    alone has two phases. `trainer.global_step` counts the updates of all students; `round`, `phase` and `step` are
-    logged by name.
+    alone has two phases. `trainer.global_step` counts the updates of all students; `round`, `phase` and `phase_step`
+    are logged by name.
 
     Args:
         students: Two students or more, or one, with different names.
