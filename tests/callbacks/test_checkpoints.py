@@ -64,6 +64,28 @@ def test_a_finished_run_goes_on_with_more_rounds(tmp_path):
     assert numbers(resumed) == FINAL_NUMBERS
 
 
+class StopAfter(L.Callback):
+    """Tells the run to stop after so many steps, as `max_time` does."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.should_stop = len(pl_module.steps) == self.steps
+
+
+@pytest.mark.parametrize("told", [{"max_steps": 7}, {"callback": StopAfter(7)}], ids=["max_steps", "max_time"])
+def test_a_run_that_is_told_to_stop_within_a_round_leaves_its_last_step(told, tmp_path):
+    settings = dict(told)
+    callbacks = [settings.pop("callback")] if "callback" in told else []
+    assert run(tmp_path, RoundCheckpoint(), *callbacks, **settings).steps == ALL_STEPS[:7]
+    assert names(tmp_path) == ["last.ckpt", "round=1-step=3.ckpt", "round=1.ckpt"]
+    resumed = run(tmp_path / "resumed", RoundCheckpoint(), ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert resumed.steps == ALL_STEPS[7:]
+    assert resumed.validated == [2, 3]
+    assert numbers(resumed) == FINAL_NUMBERS
+
+
 def test_only_the_newest_are_kept_and_nothing_of_others_is_removed(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/round=0.ckpt").write_text("another run's")

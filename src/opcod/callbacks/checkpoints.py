@@ -33,7 +33,8 @@ class RoundCheckpoint(Checkpoint):
     `last.ckpt` is the newest of them. For a `Specialist` a round is an epoch.
 
     A checkpoint is on the disk before it has its name, and the one before stays until then, so there is always a whole
-    one. A step or a validation that is given up can be left behind: `save_last_step` saves what was before it.
+    one. A step or a validation that is given up can be left behind: `save_last_step` saves what was before it. A run that
+    is told to stop within a round, by `max_time`, `max_steps` or another callback, leaves a checkpoint of its last step.
 
     Args:
         folder: Where to; by default `checkpoints` in the run's log folder.
@@ -78,8 +79,12 @@ class RoundCheckpoint(Checkpoint):
             self._unsaved_round = True
             return
         self._unsaved_step = self._name_of(trainer, done), trainer.fit_loop.state_dict()
-        if self.due or (self.every_n_steps is not None and done % self.every_n_steps == 0):
+        if self.due or trainer.should_stop or (self.every_n_steps is not None and done % self.every_n_steps == 0):
             self.save_last_step(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the step at which the run had made all that it was to make."""
+        self.save_last_step(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A round's last step can be saved, with its validation as one that is to be done over."""
