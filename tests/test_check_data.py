@@ -165,7 +165,7 @@ def test_latex_that_json_took_for_escapes_is_found(tmp_path):
     lines = [
         f'{{"id": "{n}", "domain": "physics", "question": "{text}", "answer": 3}}\n'
         for n, text in enumerate(
-            [r"2 \times 3 {n}", r"\frac{1}{2}", r"a \nu", r"2 \\times 4", r"a\nusual line\n\tan", "x"]
+            [r"2 \times 3 {n}", r"\frac{1}{2}", r"a \nu", r"2 \\times 4", r"a\nusual line\n\tan", "u = 3"]
         )
     ]
     odd = found(write(tmp_path / "q.jsonl", *lines)).files[0].odd
@@ -198,6 +198,16 @@ def test_too_few_questions_to_hold_out_are_said(tmp_path):
     path = write(tmp_path / "q.jsonl", *numbered(NUMERIC, 30), *numbered(CHOICE, 31))
     assert "physics has 30 questions, expected more than 30" in (found(path, validation=30).short or "")
     assert found(path, validation=29).short is None
+
+
+def test_a_domain_that_has_no_question_left_in_a_file_is_what_a_run_refuses(tmp_path):
+    rows = [*numbered(NUMERIC, 2), *numbered(CHOICE, 2)]
+    copies = [row | {"id": f"copy {row['id']}", "domain": "biology"} for row in rows]
+    train, test = write(tmp_path / "a.jsonl", *rows, *copies), write(tmp_path / "b.jsonl", NUMERIC | {"id": "other"})
+    missing = {str(train): ["biology"], str(test): ["biology", "chemistry"]}
+    assert found(train, test).missing == missing
+    assert not found(train, test).usable
+    assert found(write(tmp_path / "a.jsonl", *rows), write(tmp_path / "b.jsonl", *rows[:1], *rows[2:3])).usable
 
 
 def test_a_file_named_twice_is_refused(tmp_path):
@@ -239,6 +249,9 @@ def test_a_file_named_twice_is_refused(tmp_path):
         (NUMERIC | {"type": "Numerical"}, "type", 'write "numeric"'),
         (NUMERIC | {"tolerance": "5 %"}, "tolerance", "write 0.05"),
         (NUMERIC | {"tolerance": "0.1"}, "tolerance", "write 0.1, without quotes"),
+        (NUMERIC | {"tolerance": -0.5}, "tolerance", None),
+        (NUMERIC | {"answer": float("nan")}, "answer", None),
+        (NUMERIC | {"answer": 10**400}, "answer", f'write "1{"0" * 57}…'),
         (NUMERIC | {"accept": "Fe"}, "accept", 'write ["Fe"]'),
         (NUMERIC | {"id": 7}, "id", 'write "7"'),
     ],

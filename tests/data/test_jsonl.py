@@ -165,11 +165,12 @@ def test_all_faults_of_all_lines_stand_in_one_error(tmp_path):
         NUMERIC,
         b"oops",
         without(CHOICE, "domain") | {"options": ["1"], "answer": "B"},
+        b'{"answer": ' + b"9" * 5000 + b"}",
     )
     with pytest.raises(QuestionError) as refused:
         read_questions(path)
     assert str(refused.value).splitlines() == [
-        f"{path} was refused as a whole, 7 faults:",
+        f"{path} was refused as a whole, 8 faults:",
         f"{path}:1: question: is empty",
         f"{path}:1: answer: key 'Z' is not among the labels A, B",
         f"{path}:3: line: is not JSON: Expecting value at column 1",
@@ -177,6 +178,7 @@ def test_all_faults_of_all_lines_stand_in_one_error(tmp_path):
         f"{path}:4: options: holds 1, expected 2 to 26",
         f"{path}:4: answer: key 'B' is not among the labels A",
         f"{path}:4: id: 'c' is already used in line 1",
+        f"{path}:5: line: holds a number of 5000 digits, which is too long",
         "Correct the lines named above, or take them out, and run again. The fields of a line are: "
         "id, domain, question, options, answer, type, tolerance, absolute_tolerance, unit, accept, solution, family.",
     ]

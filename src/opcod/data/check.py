@@ -185,7 +185,18 @@ class DataReport:
     @property
     def usable(self) -> bool:
         """Whether a run would take the files."""
-        return not any(f.defects for f in self.files) and not any(o.ids for o in self.overlaps)
+        return not (any(f.defects for f in self.files) or any(o.ids for o in self.overlaps) or self.missing)
+
+    @property
+    def missing(self) -> dict[str, list[str]]:
+        """Whole file -> the domains that occur, but of which a run would have no question of it."""
+        usable = [self.left, *(count_domains(file.questions) for file in self.files[1:])]
+        missing = {
+            file.path: [d for d in self.domains if d not in counts]
+            for file, counts in zip(self.files, usable, strict=True)
+            if not file.defects
+        }
+        return {path: domains for path, domains in missing.items() if domains}
 
     @property
     def domains(self) -> list[str]:
@@ -365,7 +376,7 @@ def _odd(questions: Sequence[Question], special_tokens: Collection[str]) -> dict
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for question in questions:
         extras = (question.solution or "", question.answer, *question.accept)
-        text = "\n".join([question.id, question.text, *question.options, *extras])
+        text = " ".join([question.id, question.text, *question.options, *extras])
         for token in tokens:
             if token in text:
                 found[f"the special token {token}"][question.id] = None

@@ -265,7 +265,7 @@ def read_rows(path: str | Path) -> tuple[list[tuple[int, dict[str, Any]]], list[
 
 def _parse_line(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode(), object_pairs_hook=_object)
+        row = json.loads(line.decode(), object_pairs_hook=_object, parse_int=_integer)
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 at byte {error.start + 1}") from None
     except json.JSONDecodeError as error:
@@ -275,6 +275,13 @@ def _parse_line(line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"is {json_type(row)}, expected an object with a question's fields")
     return row
+
+
+def _integer(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads no more than some thousands
+        raise ValueError(f"holds a number of {len(digits)} digits, which is too long") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
@@ -64,8 +65,8 @@ def suggestion(fault: Fault, row: Mapping[str, Any] | None, domains: Collection[
             return _for_options(value, row)
         case "answer":
             return _for_answer(value, row)
-        case "tolerance" | "absolute_tolerance" if isinstance(value, str):
-            return _for_tolerance(value)
+        case "tolerance" | "absolute_tolerance":
+            return _for_tolerance(value) if isinstance(value, str) else None
         case "accept" if isinstance(value, str):
             return f"write {_json([value])}"
         case _:
@@ -147,7 +148,8 @@ def _for_tolerance(value: str) -> str | None:
 
 
 def _as_text(value: object) -> str | None:
-    return f"write {_json(str(value))}" if isinstance(value, int | float) and not isinstance(value, bool) else None
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return f"write {_json(str(value))}" if number else None
 
 
 def _meant(name: str, known: Collection[str]) -> str | None:

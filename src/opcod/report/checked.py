@@ -40,6 +40,7 @@ def print_check(report: DataReport, console: Console) -> None:
     if report.domains:
         console.print(Text("For a run", style="bold"))
         console.print(Padding(_needs(report), (0, 0, 0, 2)))
+        _lines(console, _lacks(report), "bold red")
         _lines(console, _needed(report), "yellow")
         console.print()
     verdict = "A run takes these files." if report.usable else "A run would refuse these files: mend what is marked ✗."
@@ -178,16 +179,15 @@ def _needs(report: DataReport) -> Table:
     return table
 
 
+def _lacks(report: DataReport) -> Iterator[str]:
+    for path, domains in report.missing.items():
+        dropped = " but copies, which are dropped" if path == report.files[0].path else ""
+        yield f"{path} has no question of {', '.join(domains)}{dropped}: a run over that domain needs some"
+
+
 def _needed(report: DataReport) -> Iterator[str]:
     if len(report.domains) < 2:
         yield f"all questions are of the domain {report.domains[0]}: two students need two domains"
-    for file in report.files:
-        if (
-            file.rows
-            and not file.defects
-            and (missing := [d for d in report.domains if all(q.domain != d for q in file.questions)])
-        ):
-            yield f"{file.path} has no question of {', '.join(missing)}: a run over that domain needs some"
     if report.short is not None:
         yield (
             f"{report.short} (`data.validation`). On these the gate compares the students: at 30 a domain its standard "
