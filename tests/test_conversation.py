@@ -137,3 +137,10 @@ def test_the_command_asks_a_model(tiny_folder, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["chat", str(tiny_folder), "--base.quantization=none", "--student=ann", "--device=cpu"])
     assert "there is no 'ann': name tiny_llama or all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # as Python reads a terminal, by the locale
+def test_bytes_that_are_no_text_are_asked_as_what_they_are_not(errors, tiny_folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Why \xff?\n"), "utf-8", errors))
+    cli.main(["chat", str(tiny_folder), "--base.quantization=none", "--sampling.max_new_tokens=4", "--device=cpu"])
+    assert capsys.readouterr().out.startswith("tiny_llama\n")
