@@ -1,6 +1,7 @@
 """The command line: what it offers, and what it says to a mistake."""
 
 import errno
+import io
 import json
 import pickle
 import subprocess
@@ -304,6 +305,16 @@ def test_a_bad_file_is_refused_with_its_lines(rows, said, refused, tmp_path):
     status, message = refused(*json_run(tmp_path, rows))
     assert status == 1
     assert said in message
+
+
+def test_what_the_output_has_no_code_for_is_written_as_an_escape(monkeypatch, tmp_path):
+    row = {"id": "a", "domain": "größe", "question": "水?", "answer": 3}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row), "utf-8")
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    cli.main(["check-data", str(tmp_path / "q.jsonl")])
+    out.flush()
+    assert rb"gr\xf6\xdfe" in out.buffer.getvalue()
 
 
 def test_a_full_disk_is_said_in_words():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import re
 import sys
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: With status 1 after a mistake of the user's, 2 after one in the command line itself, 130 after
             Ctrl-C, and 143 after SIGTERM.
     """
+    _take_any_text()
     given = list(sys.argv[1:] if arguments is None else arguments)
     with_traceback = "--traceback" in given or os.environ.get("OPCOD_TRACEBACK") == "1"
     given = [argument for argument in given if argument != "--traceback"]
@@ -80,6 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hint = f"\n`opcod {command} --help` lists all options." if usage else ""
         print(f"opcod: error: {masked(message)}{hint}", file=sys.stderr)
         raise SystemExit(USAGE_ERROR if usage else FAILURE) from None
+
+
+def _take_any_text() -> None:
+    """Write a character that the output's encoding does not have as an escape, and read any bytes."""
+    for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def explain(error: Exception) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -331,6 +330,4 @@ def chat(arguments: Sequence[str]) -> None:
     module.to(torch.device(best if given.device == "auto" else given.device))
     conversation = Conversation(candidate, module, feedback=not given.no_feedback)
     conversation.choose(given.student)
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # bytes that are no text are no question either
     converse(conversation, Console(), interactive=sys.stdin.isatty())

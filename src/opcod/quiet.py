@@ -21,8 +21,8 @@ _WARNINGS = (
     # lightning/pytorch/trainer/connectors/data_connector.py, _DataHooksSelector: the module has the hook, and not the
     # datamodule, since both of our datamodules give text and neither module wants it moved.
     r"You have overridden `transfer_batch_to_device` in `LightningModule`",
-    # lightning/pytorch/trainer/call.py, of a checkpoint's callbacks that a command does without: `evaluate`, for one, has no
-    # use for what watches the training, and which callbacks a run has is for its config to say.
+    # lightning/pytorch/trainer/call.py, of a checkpoint's callbacks that a command does without: `evaluate`, for one,
+    # has no use for what watches the training, and which callbacks a run has is for its config to say.
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
     # lightning/pytorch/cli.py uses names that jsonargparse changed in 4.49; the old ones work until jsonargparse 5.
     r"\s*``instantiate_classes`` was deprecated",
