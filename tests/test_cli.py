@@ -19,7 +19,7 @@ from opcod import cli, commands
 from opcod.data.jsonl import write_questions
 from opcod.data.questions import Question
 from opcod.peers import Peer, SharedBase
-from tiny import LORA, load_tiny, stir
+from tiny import LORA, load_tiny, run_config, stir
 
 PAIR = ["-c", "configs/base.yaml", "-c", "configs/pair-physics-chemistry.yaml", "-c", "configs/size-demo.yaml"]
 
@@ -566,6 +566,20 @@ def test_predict_writes_a_row_for_every_response(tiny_folder, tmp_path):
     assert len(read) == 2 * 2 * 2 * 3  # students, domains, questions, samples
     assert {(row["student"], row["domain"]) for row in read} == {(s, d) for s in "ab" for d in ("physics", "chemistry")}
     assert (tmp_path / "runs" / "version_0" / "config.yaml").is_file()
+
+
+def test_a_command_that_trains_nobody_leaves_the_run_whose_folder_is_named_as_it_was(tiny_folder, tmp_path):
+    config = run_config(tiny_folder)
+    config["trainer"] |= {"max_epochs": 1, "logger": {"class_path": "opcod.run_log.RunLog"}}
+    config["trainer"]["logger"]["init_args"] = {"save_dir": str(tmp_path), "name": "", "version": "mine"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    cli.main(["fit", "-c", str(tmp_path / "run.yaml"), "--quiet"])
+    kept = tmp_path / "mine/config.yaml"
+    before, rows = kept.read_text(), (tmp_path / "mine/metrics.csv").read_text().count("\n")
+    for command in ("validate", "test", "diagnose", "predict"):
+        cli.main([command, "-c", str(kept), "--ckpt_path", str(tmp_path / "mine/checkpoints/last.ckpt")])
+    assert kept.read_text() == before
+    assert (tmp_path / "mine/metrics.csv").read_text().count("\n") == rows + 3
 
 
 def test_the_list_of_commands_does_not_wait_for_torch():

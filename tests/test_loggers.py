@@ -4,12 +4,15 @@ import csv
 import math
 
 import lightning as L
+import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from opcod.callbacks import RoundCheckpoint
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
-from test_codistillation import module_of
+from opcod.run_log import RunLog
+from test_codistillation import fit, module_of
 
 
 def test_csv_and_tensorboard_get_the_same_names_and_values(tiny_folder, tmp_path):
@@ -40,3 +43,36 @@ def test_csv_and_tensorboard_get_the_same_names_and_values(tiny_folder, tmp_path
             math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-6) or (math.isnan(a) and math.isnan(b))
             for a, b in zip(shown, values, strict=True)
         ), name
+
+
+def logged(folder):
+    """What was logged, but for the clock."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    timed = ("seconds", "tokens_per_second", "memory")
+    return [{name: value for name, value in row.items() if name.split("/")[0] not in timed} for row in rows]
+
+
+def log_of(folder):
+    return RunLog(folder, name="", version="", flush_logs_every_n_steps=1)
+
+
+@pytest.mark.parametrize("name", ["round=0-step=1.ckpt", "round=0-step=3.ckpt", "round=1.ckpt", "round=1-step=2.ckpt"])
+def test_a_run_that_is_resumed_in_the_same_folder_goes_on_with_its_log(name, tiny_folder, tmp_path):
+    checkpoints = RoundCheckpoint(every_n_steps=1, keep=99)
+    fit(module_of(tiny_folder), tmp_path, checkpoints, rounds=2, logger=log_of(tmp_path))
+    whole = logged(tmp_path)
+    assert len(whole) == 1 + 2 * (2 * 2 + 1)
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text() + "half a row,")  # it was killed
+    checkpoint = tmp_path / "checkpoints" / name
+    fit(module_of(tiny_folder), tmp_path, rounds=2, ckpt_path=checkpoint, logger=log_of(tmp_path))
+    assert logged(tmp_path) == whole
+
+
+def test_a_run_that_begins_anew_in_a_folder_begins_its_log_anew(tiny_folder, tmp_path):
+    fit(module_of(tiny_folder), tmp_path, rounds=2, logger=log_of(tmp_path))
+    assert log_of(tmp_path).experiment is not None
+    assert len(logged(tmp_path)) == 11  # nothing is lost before anything is logged
+    fit(module_of(tiny_folder), tmp_path, rounds=1, logger=log_of(tmp_path))
+    assert len(logged(tmp_path)) == 6

@@ -66,7 +66,7 @@ def default_callbacks(*names: str) -> list[dict[str, Any]]:
 
 def csv_logger(name: str) -> dict[str, Any]:
     return {
-        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "class_path": "opcod.run_log.RunLog",
         "init_args": {"save_dir": RUNS, "name": name, "flush_logs_every_n_steps": 1},
     }
 
@@ -75,7 +75,11 @@ class SaveConfig(SaveConfigCallback):
     """Writes the config to the run's folder, without what `masked_settings` masks."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it."""
+        """Write it, unless a run's own is there and this command trains nobody."""
+        folder = trainer.log_dir
+        there = folder is not None and (Path(folder) / self.config_filename).is_file()
+        if stage != "fit" and trainer.strategy.broadcast(there):  # another process may look when it is written
+            return
         self.config = masked_settings(self.config)
         super().setup(trainer, pl_module, stage)
 
