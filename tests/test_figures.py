@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -10,7 +11,7 @@ from PIL import Image
 
 from commands_shown import ROOT
 from opcod import cli
-from opcod.report.figures import COLOURS, FIGURES, draw, outcomes
+from opcod.report.figures import COLOURS, FIGURES, draw, outcomes, trajectories
 
 STORED = ROOT / "docs" / "results" / "reproduce-tiny"
 METHODS = ("opcod", "sdpo", "grpo")
@@ -46,6 +47,25 @@ def test_the_only_round_of_a_run_is_shown_once():
     rows = [("opcod", 0, f"feedback/ann/count/{outcome}", n) for outcome, n in (("match", 3.0), ("no_match", 1.0))]
     figure = outcomes(pd.DataFrame(rows, columns=["method", "round", "name", "value"]))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["opcod, only round"]
+
+
+def test_runs_of_different_students_and_domains_are_drawn_beside_each_other():
+    runs = {"alone": {"ann": "xy"}, "pair": {"ann": "xy", "ben": "xy"}, "other": {"cal": "xz"}}
+    rows = [
+        (run, 0, f"validation/{student}/{domain}/avg", 0.5)
+        for run, students in runs.items()
+        for student, domains in students.items()
+        for domain in domains
+    ]
+    figure = trajectories(pd.DataFrame(rows, columns=["method", "round", "name", "value"]))
+    drawn = {
+        (axis.get_title(), axis.get_xlabel()[0], line.get_label())
+        for axis in figure.axes
+        for line in axis.lines
+        if line.get_label() in runs and len(line.get_xydata()) and np.isfinite(line.get_xydata()).all()
+    }
+    assert drawn == {("ann", "x", "alone"), ("ann", "x", "pair"), ("ben", "x", "pair"), ("cal", "x", "other")}
+    assert [text.get_text() for text in figure.axes[2].get_legend().get_texts()] == list(runs)
 
 
 def test_the_same_runs_give_the_same_picture(drawn, tmp_path):

@@ -112,10 +112,11 @@ def trajectories(rounds: pd.DataFrame) -> Figure:
         for axis, student in zip(row, students, strict=True):
             for place, method in enumerate(methods):
                 here = scored[(scored["student"] == student) & (scored["method"] == method)]
-                way = 100 * here.pivot_table(index="round", columns="domain", values="value", aggfunc="mean")
+                table = here.pivot_table(index="round", columns="domain", values="value", aggfunc="mean")
+                way = 100 * table.reindex(columns=[first, second])  # runs may differ in students and domains
                 colour = COLOURS[place % len(COLOURS)]
                 axis.plot(way[first], way[second], "-o", color=colour, markersize=4, label=method)
-                axis.plot(way[first].iloc[-1], way[second].iloc[-1], "o", color=colour, markersize=8)
+                axis.plot(way[first].iloc[-1:], way[second].iloc[-1:], "o", color=colour, markersize=8)
             axis.set_title(student, fontsize=9)
             axis.set_xlabel(f"{first}, avg@k, %")
             axis.grid(alpha=0.3)
