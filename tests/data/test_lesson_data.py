@@ -45,3 +45,11 @@ def test_an_unknown_specialty_is_refused():
     data = LessonData(GeneratedScience(["physics"]), None, ["physics"], specialties={"physics": ["wands"]})
     with pytest.raises(QuestionError, match="physics has no families wands"):
         data.setup("fit")
+
+
+def test_lessons_that_fill_no_batch_are_refused():
+    source = GeneratedScience(["physics"], levels=[1], train=20)
+    data = LessonData(source, "physics", ["physics"], home_lessons=8, other_lessons=0, batch_size=16, validation=1)
+    data.setup("fit")
+    with pytest.raises(QuestionError, match=r"8 lessons do not fill a step of 16: lower `data.batch_size`"):
+        data.train_dataloader()

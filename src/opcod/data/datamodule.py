@@ -435,7 +435,16 @@ class LessonData(L.LightningDataModule):
         return batches_of(self.unsolved, self.batch_size, self.trainer)
 
     def train_dataloader(self) -> LessonLoader:
-        """The lessons, in an order of their own for the seed."""
+        """The lessons, in an order of their own for the seed.
+
+        Raises:
+            QuestionError: If they fill no batch.
+        """
+        if len(self.lessons) < self.batch_size:
+            raise QuestionError(
+                f"{len(self.lessons)} lessons do not fill a step of {self.batch_size}: lower `data.batch_size`, or "
+                "give more questions with a solution"
+            )
         return LessonLoader(self.lessons, self.batch_size)
 
     def val_dataloader(self) -> QuestionBatches:
