@@ -217,6 +217,9 @@ def test_a_wrong_command_line_ends_with_status_2(arguments, said, refused):
         (["--model.students=[{name: a, domain: physics}, {name: a, domain: chemistry}]"], "different names"),
         (["--ckpt_path=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
         (["--trainer.gradient_clip_val=1"], "clip"),
+        (["--trainer.accelerator=abacus"], "invalid accelerator name: `accelerator='abacus'`"),
+        (["--trainer.strategy=luck"], "invalid strategy name: `strategy='luck'`"),
+        (["--trainer.barebones=true"], "barebones"),
     ],
 )
 def test_a_wrong_setting_ends_with_status_1(arguments, said, refused, tmp_path):

@@ -45,8 +45,12 @@ PLANNED = ("fit", "solve", "specialise")
 LIGHT = {"init": "opcod.starting", "doctor": "opcod.doctor", "completion": "opcod.completion"}
 """Modules of the commands that import for themselves what they need, in a `main` of their own."""
 
+JUDGES = ("opcod.", "lightning.pytorch.trainer.", "lightning.pytorch.callbacks.")
+"""Modules whose ValueErrors and RuntimeErrors are about what they were given."""
+
 TOLD = "rank 0 says it"
 """Note on an error of one of several processes, for it not to be said twice."""
+
 FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 
@@ -116,7 +120,7 @@ def explain(error: Exception) -> str | None:
     own = _within_the_parser(error)
     given = (MisconfigurationException, OSError, ModuleNotFoundError)
     if isinstance(error, given) or (
-        isinstance(own, ValueError | RuntimeError) and _module_of(own.__traceback__).startswith("opcod.")
+        isinstance(own, ValueError | RuntimeError) and _module_of(own.__traceback__).startswith(JUDGES)
     ):
         return str(own).strip() or type(own).__name__
     return None
