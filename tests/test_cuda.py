@@ -15,7 +15,7 @@ from opcod.matching import Matching
 from opcod.models import BaseModel, load_base
 from opcod.peers import Peer, SharedBase
 from opcod.rollout import Sampling, sample
-from test_decoding import FAMILIES, GROUPS, base_of
+from test_decoding import FAMILIES, GROUPS, QUEUES, base_of
 from test_matching import matched
 from test_prefixes import CONTEXTS
 from test_rollout import MANY_ENDS
@@ -77,6 +77,16 @@ def test_captured_steps_sample_what_plain_ones_do(family, asked, settings, captu
     for one, other in ((apart, plain), (found, apart)):
         assert_alike(one, other)
     assert bool(captures) == (family != "gemma3"), "windows are not captured"
+
+
+@pytest.mark.parametrize("asked", ["groups", "feedback"])
+def test_captured_rows_take_the_places_of_others(asked, captures):
+    base, asked = base_of(FAMILIES["llama"](), "sdpa", device="cuda"), QUEUES[asked]
+    with base.using("ann"):
+        together = sample(base, asked, Sampling(max_new_tokens=LIMIT, capture=False), MANY_ENDS[::24])
+        found = sample(base, asked, Sampling(max_new_tokens=LIMIT, batch_size=9), MANY_ENDS[::24])
+    assert_alike(found, together)
+    assert len(captures) > 2
 
 
 def loaded(folder, device="cuda", **settings):
