@@ -1,12 +1,14 @@
 import csv
 import json
 import math
+import os
+import signal
 
 import pytest
 from rich.console import Console
 from toy import SCORES, ToyData, ToyRounds, run, table_of
 
-from opcod.callbacks import OutcomeTable, RoundCheckpoint
+from opcod.callbacks import CleanStop, OutcomeTable, RoundCheckpoint
 from opcod.callbacks.outcome import RunOutcome, outcome_json, outcome_lines, outcome_table
 
 START = {"physicist": {"physics": 0.6, "chemistry": 0.3}, "chemist": {"physics": 0.5, "chemistry": 0.6}}
@@ -140,6 +142,51 @@ def test_a_run_resumed_after_its_last_round_still_tells_its_outcome(tmp_path, ca
     assert "improvement is mutual" in capsys.readouterr().out
     written = json.loads((tmp_path / "outcome.json").read_text())
     assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
+
+
+class Followed(ToyRounds):
+    """Tells when it is scored, and where it is sent to."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def score_test(self, batches):
+        self.told.append("scored")
+        return super().score_test(batches)
+
+    def to(self, device):
+        self.told.append(f"to {device}")
+        return super().to(device)
+
+    def cpu(self):
+        self.told.append("torn down")
+        return super().cpu()
+
+
+def test_the_students_are_scored_before_they_leave_the_device_they_were_trained_on(tmp_path):
+    module = run(tmp_path, OutcomeTable(), RoundCheckpoint(), module=Followed(), rounds=1)
+    assert module.told == ["to cpu", "scored", "scored", "torn down"]
+
+
+def test_they_are_carried_back_to_be_scored_where_no_training_ended(tmp_path):
+    run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=2)
+    last = tmp_path / "checkpoints/last.ckpt"
+    module = run(tmp_path, OutcomeTable(), RoundCheckpoint(), module=Followed(), rounds=1, ckpt_path=last)
+    assert module.told == ["to cpu", "torn down", "to cpu", "scored", "torn down"]
+
+
+@pytest.mark.parametrize("first", [CleanStop, OutcomeTable])
+def test_a_run_that_is_stopped_in_its_last_validation_is_not_scored(first, tmp_path):
+    class Stopped(ToyRounds):
+        def validation_step(self, batch, batch_idx):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    module, callbacks = Stopped(), sorted([CleanStop(), OutcomeTable()], key=lambda c: not isinstance(c, first))
+    with pytest.raises(SystemExit):
+        run(tmp_path, *callbacks, RoundCheckpoint(), module=module, rounds=1)
+    assert module.tested == 1
+    assert not (tmp_path / "outcome.json").exists()
 
 
 def test_a_checkpoint_without_initial_scores_gets_no_outcome(tmp_path, capsys):

@@ -42,6 +42,11 @@ class CleanStop(Callback):
         self._before: dict[int, Any] = {}
         self._trainer: L.Trainer | None = None
 
+    @property
+    def stopping(self) -> bool:
+        """Whether all processes are about to stop."""
+        return self._agreed is not None
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Listen; only a process's main thread can."""
         self.asked = self._agreed = None

@@ -17,6 +17,7 @@ from rich.table import Table as RichTable
 
 from opcod import pareto
 from opcod.callbacks.checkpoints import run_folder, write_whole
+from opcod.callbacks.clean_stop import CleanStop
 from opcod.callbacks.progress import tell
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, Table, averages, known, percent
@@ -114,19 +115,26 @@ class OutcomeTable(Callback):
         if not self.test and self.initial is None and not self._resumed:
             self.initial = self._validated(pl_module)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score them as they are now, write both down and print the outcome.
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score them as they are now, on the device they were trained on, unless the run is being stopped."""
+        stopped = any(isinstance(c, CleanStop) and c.stopping for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if self.initial is not None and not stopped:
+            self.final = self._scored_last(trainer, pl_module)
 
-        Not reached when the run ended by an error; reached when it was resumed after its last round.
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write both down and print the outcome.
+
+        Not reached when the run ended by an error; reached when it was resumed with no round left, where no training
+        ends. Then the students are scored here, on the device that Lightning has just taken them from.
         """
         if self.initial is None:
             if self._resumed:
                 trainer.print("No outcome: the checkpoint that was resumed holds no initial scores to compare with.")
             return
-        if self.test:
-            self.final = self._tested(trainer, pl_module, "final", "after the last")
-        else:
-            self.final = self._validated(pl_module)
+        if self.final is None:
+            pl_module.to(trainer.strategy.root_device)
+            self.final = self._scored_last(trainer, pl_module)
+            pl_module.cpu()
         if not trainer.is_global_zero:
             return
         outcome = RunOutcome(self.questions, self.initial, self.final)
@@ -137,6 +145,9 @@ class OutcomeTable(Callback):
         console.print(outcome_table(outcome))
         for line in outcome_lines(outcome):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def _scored_last(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Table:
+        return self._tested(trainer, pl_module, "final", "after the last") if self.test else self._validated(pl_module)
 
     def _tested(self, trainer: L.Trainer, pl_module: L.LightningModule, end: str, when: str) -> Table:
         if not isinstance(pl_module, Testable):
