@@ -169,6 +169,18 @@ def test_phases_at_the_same_time_are_phases_one_after_the_other_bit_for_bit(root
     assert outcomes[0] == outcomes[1]
 
 
+def test_the_first_checkpoint_within_a_round_of_parallel_phases_holds_every_student_as_it_is(root, one, two):
+    def saved(run, step):
+        return torch.load(root / run / "checkpoints" / f"round=0-step={step}.ckpt", weights_only=True)
+
+    together = saved("parallel", 1)  # of two steps a phase, which one process goes through as steps 1, 2 and 3, 4
+    for place, (student, step) in enumerate([("ann", 1), ("ben", 3)]):
+        alone = saved("free", step)
+        assert_equal(together["opcod"]["peers"][student]["student"], alone["opcod"]["peers"][student]["student"])
+        for part in ("optimizer_states", "lr_schedulers"):
+            assert_equal(together[part][place], alone[part][place])
+
+
 def test_a_round_is_not_gone_on_with_otherwise_than_it_was_begun(root, tiny_folder, two, tmp_path):
     checkpoints = root / "parallel" / "checkpoints"
     halfway = {"ckpt_path": str(checkpoints / "round=1-step=1.ckpt"), "folder": str(tmp_path / "halfway"), "rounds": 2}

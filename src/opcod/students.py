@@ -196,7 +196,6 @@ class Students(L.LightningModule, ABC):
 
     def on_train_batch_end(self, outputs: Any, batch: StepBatch, batch_idx: int) -> None:
         """A step is over, or a round."""
-        self._apart = self.ranks.size < self.everyone.size
         if batch_idx + 1 == self.trainer.num_training_batches:
             self.share_students()
         if (batch_idx + 1) % _STEPS_BETWEEN_TIDYING == 0:
@@ -253,6 +252,7 @@ class Students(L.LightningModule, ABC):
                 optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        self._apart = self.ranks.size < self.everyone.size  # here, since a callback may save before this module's hooks
         return updated, norm
 
     def keep(self, record: StepRecord, clock: Clock, norm: float, figures: Mapping[str, Figure]) -> None:
