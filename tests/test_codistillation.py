@@ -18,7 +18,9 @@ from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
 from opcod.feedback import Outcome
+from opcod.finetuning import FineTuning
 from opcod.gate import Gate
+from opcod.grpo import Grpo
 from opcod.models import BaseModel
 from opcod.optimization import Optimization
 from opcod.rollout import Sampling
@@ -282,6 +284,15 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(checkpoint, 
     assert rows[0] == rows[1]
     outcomes = [json.loads((tmp_path / f / "outcome.json").read_text()) for f in ("whole", "died")]
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("method", [CoDistillation, Grpo, FineTuning])
+def test_a_checkpoint_is_loaded_without_a_trainer(method, tiny_folder, tmp_path):
+    sampled = {"samples": 2, "rollout": SHORT} if method is not FineTuning else {}
+    settings = {"students": [ANN, BEN], **shared_settings(tiny_folder), **sampled}
+    module = fit(method(**settings), tmp_path, RoundCheckpoint())
+    loaded = method.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt", weights_only=True, **settings)
+    assert_same(final_state(loaded), final_state(module))
 
 
 def test_another_seed_is_another_run(tiny_folder, tmp_path):

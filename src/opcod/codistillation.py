@@ -78,6 +78,7 @@ class CoDistillation(Students):
         self.context = context
         self.matching = matching
         self.parallel_phases = parallel_phases
+        self._fits = False  # whether a trainer is about to train it
         if parallel_phases and (tutor == "latest" or len(students) < 2):
             why = "tutor is latest, so that a phase waits for the one before" if len(students) > 1 else "one student"
             raise ValueError(f"parallel_phases is true, but {why}: set it to false, or tutor to round_start")
@@ -91,7 +92,8 @@ class CoDistillation(Students):
             ValueError: If there are no equal shares of them.
         """
         super().setup(stage)
-        if stage != "fit" or not self.parallel_phases:
+        self._fits = stage == "fit"
+        if not self._fits or not self.parallel_phases:
             return
         if self.everyone.size % len(self.students):
             raise ValueError(
@@ -210,7 +212,7 @@ class CoDistillation(Students):
                 otherwise than it was begun.
         """
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.state.fn == "fit" and checkpoint[KEY].get("parallel_phases", False) != self.parallel_phases:
+        if self._fits and checkpoint[KEY].get("parallel_phases", False) != self.parallel_phases:
             data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
             recount(checkpoint, data.steps if self.parallel_phases else data.steps * len(self.peers))
         for name, counts in checkpoint[KEY].get("outcomes", {}).items():  # none in one of another method
