@@ -206,6 +206,14 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tiny_folder, tmp_pa
     assert {name: guard.skipped for name, guard in module.guards.items()} == {"ann": 2, "ben": 2}
 
 
+def test_a_student_may_have_any_identifier_for_a_name(tiny_folder, tmp_path):
+    named = [Student("keys", "physics"), Student("update", "chemistry")]
+    module = fit(module_of(tiny_folder, named), tmp_path, RoundCheckpoint(every_n_steps=1, keep=99))
+    kept = [torch.load(tmp_path / "checkpoints" / f"round=0-step={i}.ckpt", weights_only=True) for i in (1, 3)]
+    assert [set(k["opcod"]["outcomes"]) for k in kept] == [{"update"}, {"keys", "update"}]
+    assert module.record.tutee == "update"
+
+
 @pytest.mark.parametrize(("tutor", "copied"), [("round_start", False), ("latest", True)])
 def test_the_second_phase_gets_the_tutor_of_its_setting(tutor, copied, tiny_folder, tmp_path):
     watch = Watch()

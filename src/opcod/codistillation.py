@@ -83,7 +83,8 @@ class CoDistillation(Students):
             why = "tutor is latest, so that a phase waits for the one before" if len(students) > 1 else "one student"
             raise ValueError(f"parallel_phases is true, but {why}: set it to false, or tutor to round_start")
         # Every rank counts those of all ranks, so that a checkpoint holds them whichever rank writes it.
-        self.outcomes = nn.ModuleDict({s.name: FeedbackOutcomes(sync_on_compute=False) for s in students})
+        # In the order of the students: not every name of theirs may be a key of a `ModuleDict`.
+        self.outcomes = nn.ModuleList(FeedbackOutcomes(sync_on_compute=False) for _ in students)
 
     def setup(self, stage: str) -> None:
         """Check what `Students` does, and give each phase its ranks.
@@ -149,7 +150,7 @@ class CoDistillation(Students):
         record.divergences = matched.per_token if matched else []
         for name, outcomes in self.everyone.gather((record.tutor, [f.outcome for f in record.asked_feedbacks()])):
             if outcomes:
-                self.outcomes[name].update(outcomes)  # type: ignore[operator]
+                self._outcomes_of(name).update(outcomes)
         self.keep(record, clock, norm, distillation_figures(record, matched))
 
     def give_feedback(
@@ -196,7 +197,13 @@ class CoDistillation(Students):
 
     def _counted(self) -> list[tuple[str, FeedbackOutcomes]]:
         """The tutors that spoke since the last validation."""
-        return [(n, m) for n, m in self.outcomes.items() if isinstance(m, FeedbackOutcomes) and m.update_called]
+        by_name = [(s.name, self._outcomes_of(s.name)) for s in self.students]
+        return [(name, metric) for name, metric in by_name if metric.update_called]
+
+    def _outcomes_of(self, tutor: str) -> FeedbackOutcomes:
+        metric = self.outcomes[[s.name for s in self.students].index(tutor)]
+        assert isinstance(metric, FeedbackOutcomes)
+        return metric
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what `Students` does, and the outcomes of a round that is not over."""
@@ -217,4 +224,4 @@ class CoDistillation(Students):
             recount(checkpoint, data.steps if self.parallel_phases else data.steps * len(self.peers))
         for name, counts in checkpoint[KEY].get("outcomes", {}).items():  # none in one of another method
             told = [outcome for outcome, count in zip(Outcome, counts, strict=True) for _ in range(count)]
-            self.outcomes[name].update(told)  # type: ignore[operator]
+            self._outcomes_of(name).update(told)
