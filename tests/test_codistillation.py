@@ -182,6 +182,15 @@ def test_a_step_changes_the_tutees_student_and_self_teacher_alone(tiny_folder, t
     assert [(r.tutee, r.tutor) for r in watch.records] == [("ann", "ben")] * 2 + [("ben", "ann")] * 2
 
 
+def test_all_phases_are_gone_through_with_data_that_a_run_of_parallel_phases_had(tiny_folder, tmp_path):
+    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
+    data = QuestionData(source, batch_size=2, steps=1, validation=1, test=1)
+    data.phase = 1  # as such a run leaves it
+    watch = Watch()
+    fit(module_of(tiny_folder), tmp_path, watch, data=data)
+    assert [record.tutee for record in watch.records] == ["ann", "ben"]
+
+
 def test_the_self_teacher_moves_by_its_rate_towards_the_updated_student(tiny_folder, tmp_path):
     watch = Watch()
     fit(module_of(tiny_folder), tmp_path, watch)

@@ -163,7 +163,7 @@ class Students(L.LightningModule, ABC):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, QuestionData):
             raise ValueError("students take their questions from a `QuestionData` datamodule")
-        data.phases = self.phases
+        data.phases, data.phase = self.phases, None
         unknown = [s.domain for s in self.students if s.domain not in data.domains]
         if unknown and stage in ("fit", "validate"):
             raise ValueError(f"unknown domain {', '.join(unknown)}: the questions are of {', '.join(data.domains)}")
