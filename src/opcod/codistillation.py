@@ -97,10 +97,10 @@ class CoDistillation(Students):
         if not self._fits or not self.parallel_phases:
             return
         if self.everyone.size % len(self.students):
+            phases = len(self.students)
             raise ValueError(
-                f"parallel_phases is true, but {self.everyone.size} processes are no equal shares for "
-                f"{len(self.students)} phases: set `trainer.devices` and `trainer.num_nodes` for an even number, or it "
-                "to false"
+                f"parallel_phases is true, but {self.everyone.size} processes are no equal shares for {phases} phases: "
+                f"set `trainer.devices` and `trainer.num_nodes` for a multiple of {phases}, or it to false"
             )
         phase, self.ranks = self.everyone.split(len(self.students))
         self.trainer.datamodule.phase = phase  # type: ignore[attr-defined]
