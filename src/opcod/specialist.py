@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,8 +27,6 @@ from opcod.rollout import Sampling, seed_of
 from opcod.scoring import Scored, over_micro_batches, response_hidden, response_tokens
 from opcod.solving import Solved, Solving, solve
 from opcod.specialists import adapter_folder
-
-log = logging.getLogger(__name__)
 
 STUDENT = "specialist"
 
