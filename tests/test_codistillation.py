@@ -17,6 +17,7 @@ from opcod.callbacks.samples import Recording
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
+from opcod.evaluation import ScoreBoard
 from opcod.feedback import Outcome
 from opcod.finetuning import FineTuning
 from opcod.gate import Gate
@@ -341,6 +342,13 @@ def test_every_step_logs_its_figures(tiny_folder, tmp_path):
 def test_the_first_and_last_validation_can_stand_for_the_test(tiny_folder, tmp_path):
     fit(module_of(tiny_folder), tmp_path, OutcomeTable(test=False))
     assert json.loads((tmp_path / "outcome.json").read_text())["questions"] == "validation"
+
+
+def test_only_test_questions_are_told_one_by_one(tiny_folder, tmp_path, monkeypatch):
+    asked, answers = [], ScoreBoard.answers
+    monkeypatch.setattr(ScoreBoard, "answers", lambda board: asked.append(board) or answers(board))
+    module = fit(module_of(tiny_folder), tmp_path, OutcomeTable())
+    assert [board is module.test_board for board in asked] == [True, True]  # before the first round, and after it
 
 
 def test_a_dead_run_says_what_to_do(tiny_folder, tmp_path):

@@ -190,7 +190,9 @@ class Students(L.LightningModule, ABC):
         """A round begins, and its students' scores are known."""
         if self.scored_rounds != self.current_epoch:  # before the first round; or resumed before a validation
             assert self.trainer.val_dataloaders is not None
-            table, _ = self._score(self.trainer.val_dataloaders, self.board, "evaluation")
+            self._answer_all(self.trainer.val_dataloaders, self.board, "evaluation")
+            table = self.board.compute()
+            self.board.reset()
             self._take_scores(table, self.current_epoch)
             self._log_now(self.score_figures(table, self.current_epoch), self.current_epoch, 0)
 
@@ -363,15 +365,15 @@ class Students(L.LightningModule, ABC):
 
     def score_test(self, batches: Iterable[list[Question]]) -> tuple[Table, Answers]:
         """Every student's figures on test questions, apart from Lightning's own loops, and what they sum up."""
-        return self._score(batches, self.test_board, "test")
+        self._answer_all(batches, self.test_board, "test")
+        scored = self.test_board.compute(), self.test_board.answers()
+        self.test_board.reset()
+        return scored
 
-    def _score(self, batches: Iterable[list[Question]], board: ScoreBoard, purpose: str) -> tuple[Table, Answers]:
+    def _answer_all(self, batches: Iterable[list[Question]], board: ScoreBoard, purpose: str) -> None:
         board.reset()
         for batch in batches:
             self._answer(batch, board, purpose)
-        scored = board.compute(), board.answers()
-        board.reset()
-        return scored
 
     def _answer(self, batch: list[Question], board: ScoreBoard, purpose: str) -> None:
         for peer in self.peers:
