@@ -1,5 +1,6 @@
 """Several processes against one: the same losses, updates, scores and decisions, on the same samples."""
 
+import csv
 import json
 import os
 import re
@@ -169,6 +170,16 @@ def test_phases_at_the_same_time_are_phases_one_after_the_other_bit_for_bit(root
     assert outcomes[0] == outcomes[1]
 
 
+def test_phases_at_the_same_time_are_logged_at_the_steps_they_would_have_one_after_the_other(root, one, two):
+    places = []
+    for name in ("free", "parallel"):
+        with (root / name / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        places.append(sorted((int(r["step"]), r["phase"], r["phase_step"], r["rounds"]) for r in rows))
+    assert places[0] == places[1]
+    assert [step for step, *_ in places[0]] == [0, 0, 1, 2, 3, 3, 4, 5, 6, 7, 7]  # and three validations
+
+
 def test_the_first_checkpoint_within_a_round_of_parallel_phases_holds_every_student_as_it_is(root, one, two):
     def saved(run, step):
         return torch.load(root / run / "checkpoints" / f"round=0-step={step}.ckpt", weights_only=True)
@@ -222,7 +233,7 @@ def test_phases_that_depend_on_each_other_are_not_run_at_the_same_time(settings,
 
 
 def test_one_process_cannot_run_two_phases_at_the_same_time(tiny_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"1 processes are no equal shares for 2 phases: set .* for a multiple of 2, or"):
+    with pytest.raises(ValueError, match=r"1 processes are no equal shares for 2 phases: .* for a multiple of 2, or"):
         run(free_run("", tmp_path, tiny_folder, **PARALLEL))
 
 

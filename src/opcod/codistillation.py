@@ -187,13 +187,13 @@ class CoDistillation(Students):
             figures[f"gate/{student}/domains"] = float(len(decided[student]))
         return figures
 
-    def on_validation_epoch_end(self) -> None:
-        """Scores, and with them the outcomes of the round's feedback, by tutor."""
-        super().on_validation_epoch_end()
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            for name, metric in self._counted():
-                self.log_dict({f"feedback/{name}/{k}": v.float() for k, v in metric.compute().items()}, batch_size=1)
-                metric.reset()
+    def round_figures(self) -> dict[str, float]:
+        """The outcomes of the round's feedback, by tutor."""
+        figures: dict[str, float] = {}
+        for name, metric in self._counted():
+            figures |= {f"feedback/{name}/{kind}": float(value) for kind, value in metric.compute().items()}
+            metric.reset()
+        return figures
 
     def _counted(self) -> list[tuple[str, FeedbackOutcomes]]:
         """The tutors that spoke since the last validation."""

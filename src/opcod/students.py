@@ -294,11 +294,12 @@ class Students(L.LightningModule, ABC):
     def _log_now(self, figures: dict[str, float], rounds: int, place: int) -> None:
         """Log figures of a step, counted from the beginning of its round.
 
-        Not by `log`, which keeps what comes before a round's first step until its end, and repeats what was logged of
-        one tutee at every step of the next.
+        Not by `log`, which keeps what comes before a round's first step until its end, repeats what was logged of
+        one tutee at every step of the next, and counts the steps of one phase alone where all are gone through at once.
         """
         for logger in self.trainer.loggers:
             logger.log_metrics(figures, step=rounds * self.phases * self._steps + place)
+            logger.save()
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -331,7 +332,9 @@ class Students(L.LightningModule, ABC):
         if fitting:
             rounds = self.current_epoch + 1
             self._take_scores(table, rounds)
-            self.log_dict(self.score_figures(table, rounds), batch_size=1)
+            figures = self.score_figures(table, rounds) | self.round_figures()
+            self.log_dict(figures, batch_size=1, logger=False)  # for callbacks that monitor them
+            self._log_now(figures, self.current_epoch, self.phases * self._steps - 1)
         else:
             self.log_dict(flatten(table, "validation"), batch_size=1)
 
@@ -407,6 +410,10 @@ class Students(L.LightningModule, ABC):
     def score_figures(self, table: Table, rounds: int) -> dict[str, float]:
         """What is logged of the scores after so many rounds."""
         return flatten(table, "validation") | {"rounds": float(rounds)}
+
+    def round_figures(self) -> dict[str, float]:
+        """What is logged of a round beside the scores after it; called once a round."""
+        return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep adapters and scores, and name the bases instead of holding them."""
