@@ -100,10 +100,16 @@ class FixedWork(CoDistillation):
         self.chats = {name: replace(chat, ends=()) for name, chat in self.chats.items()}
 
     def on_train_epoch_start(self) -> None:
-        """A round begins, without a validation; both tutors are frozen."""
+        """A round begins, without a validation before it; both tutors are frozen."""
         self.score_table = {s.name: {d: {"avg": 0.0} for d in DOMAINS} for s in self.students}
         for peer in self.peers:
             peer.copy("student", "tutor")
+
+    def validation_step(self, batch: list[Question], batch_idx: int) -> None:
+        """Nobody is scored."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Nor are there any scores."""
 
     def roll_out(self, tutee: Peer, batch: StepBatch, *, samples: int, sampling: Sampling) -> list[list[Attempt]]:
         """Responses, of which every other counts as right."""

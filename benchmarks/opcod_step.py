@@ -97,7 +97,6 @@ def trainer_of(*callbacks: L.Callback) -> L.Trainer:
     """A trainer that does nothing beside the steps."""
     return L.Trainer(
         max_epochs=1,
-        limit_val_batches=0,
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,

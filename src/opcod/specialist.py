@@ -24,6 +24,7 @@ from opcod.peers import Lora, SharedBase, read_adapter
 from opcod.prompts import student_messages
 from opcod.ranks import Ranks
 from opcod.rollout import Sampling, seed_of
+from opcod.rounds import precision_faults, refuse
 from opcod.scoring import Scored, over_micro_batches, response_hidden, response_tokens
 from opcod.solving import Solved, Solving, solve
 from opcod.specialists import adapter_folder
@@ -84,8 +85,9 @@ class Specialist(L.LightningModule):
         self.model: SharedBase | None = None
 
     def setup(self, stage: str) -> None:
-        """Learn of the other processes."""
+        """Learn of the other processes, and check what adapters need of the trainer."""
         self.ranks = Ranks.of(self.trainer)
+        refuse(precision_faults(self.trainer))
 
     def configure_model(self) -> None:
         """Load the base, once, onto the device it will run on."""

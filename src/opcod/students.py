@@ -28,6 +28,7 @@ from opcod.prompts import student_messages
 from opcod.ranks import Ranks
 from opcod.records import Clock, Figure, StepRecord, figures_of, over_ranks, paced, warn_if_dead
 from opcod.rollout import Sampling, seed_of
+from opcod.rounds import precision_faults, refuse, round_faults
 from opcod.specialists import adapter_folder
 
 _STEPS_BETWEEN_TIDYING = 4  # freed memory that is given back has to be fetched again: 4 % of a step
@@ -156,14 +157,14 @@ class Students(L.LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Check what rounds need of data and trainer."""
         self.everyone = self.ranks = Ranks.of(self.trainer)
-        if stage == "fit" and self.trainer.check_val_every_n_epoch != 1:
-            raise ValueError("rounds need a validation after each: set check_val_every_n_epoch to 1")
-        if stage == "fit" and (self.trainer.max_epochs or 0) < 1:
-            raise ValueError(f"trainer.max_epochs is {self.trainer.max_epochs}: set it to R, the number of rounds")
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, QuestionData):
             raise ValueError("students take their questions from a `QuestionData` datamodule")
         data.phases, data.phase = self.phases, None
+        faults = precision_faults(self.trainer)
+        if stage == "fit":
+            faults += round_faults(self.trainer, self.phases * data.steps, len(data.val_dataloader()))
+        refuse(faults)
         unknown = [s.domain for s in self.students if s.domain not in data.domains]
         if unknown and stage in ("fit", "validate"):
             raise ValueError(f"unknown domain {', '.join(unknown)}: the questions are of {', '.join(data.domains)}")
