@@ -142,7 +142,9 @@ def run(run, size=1):
         torch.save(samples.kept, path)
     kept = {}
     module.on_save_checkpoint(kept)
+    groups = [group for ranks in (module.everyone, module.ranks) for group in (ranks.talk, ranks.sums) if group]
     return {
+        "patience": [group._get_backend(torch.device("cpu")).options._timeout for group in groups],
         "states": watch.states,
         "figures": watch.figures,
         "scores": watch.scores,

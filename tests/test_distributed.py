@@ -22,7 +22,7 @@ from opcod.data.datamodule import QuestionBatches
 from opcod.evaluation import averages
 from opcod.gate import Gate
 from opcod.models import ModelError
-from opcod.ranks import Ranks
+from opcod.ranks import PATIENCE, Ranks
 from opcod.records import Mean, Slowest, Sum, over_ranks
 from ranks_run import METHODS, module_of, run, several
 from tiny import run_config
@@ -230,6 +230,19 @@ def test_phases_that_depend_on_each_other_are_not_run_at_the_same_time(settings,
     students = module_of("codistil", tiny_folder).students
     with pytest.raises(ValueError, match=reason):
         CoDistillation(students[: settings.pop("students", 2)], parallel_phases=True, **settings)
+
+
+def test_ranks_wait_for_each_other_with_patience_wherever_they_do(two):
+    for of_rank in (*two["codistil"], *two["parallel"]):
+        assert of_rank["patience"] == [PATIENCE] * 4  # texts and gradients, of all ranks and of a phase's
+
+
+def test_a_rank_with_nothing_to_learn_from_waits_before_it_adds_up_gradients(tiny_folder, tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(Ranks, "total", lambda ranks, *values: order.append("told") or list(values))
+    monkeypatch.setattr(Ranks, "add_gradients", lambda ranks, parameters: order.append("added up"))
+    run(free_run("", tmp_path, tiny_folder, method="finetuning"))
+    assert order == ["told", "told", "added up"] * 4  # how many tokens, and the loss; of each step
 
 
 def test_one_process_cannot_run_two_phases_at_the_same_time(tiny_folder, tmp_path):

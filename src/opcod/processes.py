@@ -21,6 +21,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from opcod.cli import TOLD
 from opcod.ranks import PATIENCE, Ranks
@@ -159,6 +160,7 @@ class AdapterStrategy(DDPStrategy):
         """Join the other processes."""
         super().setup_environment()
         if self.world_size > 1:
+            _set_pg_timeout(PATIENCE)  # only now: that all of them come is not waited for so long
             talk = dist.new_group(backend="gloo", timeout=PATIENCE)
             self.ranks = Ranks(self.global_rank, self.world_size, talk, dist.group.WORLD)
             children = self._launcher.children if isinstance(self._launcher, _Launcher) else ()

@@ -129,7 +129,7 @@ class Ranks:
         size = self.size // parts
         members = [list(range(part * size, (part + 1) * size)) for part in range(parts)]
         talks = [dist.new_group(m, backend="gloo", timeout=PATIENCE) for m in members]
-        sums = [dist.new_group(m) for m in members]
+        sums = [dist.new_group(m, timeout=PATIENCE) for m in members]
         mine = self.rank // size
         return mine, Ranks(self.rank % size, size, talks[mine], sums[mine], members[mine][0])
 

@@ -248,8 +248,8 @@ class Students(L.LightningModule, ABC):
         optimizer, schedule = self._optimizers()[index], self._schedulers()[index]
         updated, norm = False, 0.0
         if loss is not None:
+            (loss,) = self.ranks.total(loss)  # first: those that have less to do wait here, where it costs nothing
             self.ranks.add_gradients(tutee.parameters())
-            (loss,) = self.ranks.total(loss)
             updated, norm = self.guards[tutee.name].admits(tutee.parameters(), loss, self.optimization.clip)
             if updated:
                 optimizer.step()
