@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 import yaml
+from lightning import Trainer
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -551,7 +552,9 @@ def test_specialise_refuses_a_checkpoint_of_another_base_or_program(tiny_folder,
     assert not (tmp_path / "again").exists()
 
 
-def test_predict_writes_a_row_for_every_response(tiny_folder, tmp_path):
+def test_predict_writes_a_row_for_every_response_and_keeps_none(tiny_folder, tmp_path, monkeypatch):
+    kept, predict = [], Trainer.predict
+    monkeypatch.setattr(Trainer, "predict", lambda *given, **named: kept.append(predict(*given, **named)))
     arguments = with_base(tiny_folder, tmp_path)[1:]
     cli.main(
         [
@@ -569,6 +572,7 @@ def test_predict_writes_a_row_for_every_response(tiny_folder, tmp_path):
     assert len(read) == 2 * 2 * 2 * 3  # students, domains, questions, samples
     assert {(row["student"], row["domain"]) for row in read} == {(s, d) for s in "ab" for d in ("physics", "chemistry")}
     assert (tmp_path / "runs" / "version_0" / "config.yaml").is_file()
+    assert kept == [None]
 
 
 def test_a_command_that_trains_nobody_leaves_the_run_whose_folder_is_named_as_it_was(tiny_folder, tmp_path):

@@ -176,8 +176,9 @@ class CoDistil(Command):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's, without the choice to unpickle a checkpoint."""
-        return {name: {*skipped, "weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+        """Lightning's, without the choices to unpickle a checkpoint and to keep predictions in memory."""
+        not_chosen = {"weights_only", "return_predictions"}
+        return {name: skipped | not_chosen for name, skipped in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Set the method, which a config may replace, and the callbacks, which it may extend too (`callbacks+`)."""
@@ -197,7 +198,8 @@ class CoDistil(Command):
         return parser
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+        written = {"return_predictions": False} if subcommand == "predict" else {}
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True, **written}
 
 
 class Diagnose(CoDistil):
