@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -140,6 +141,25 @@ def test_callbacks_are_replaced_or_extended():
     replaced = {type(c).__name__ for c in built("--trainer.callbacks=LearningRateMonitor").trainer.callbacks}
     assert "LearningRateMonitor" in replaced
     assert not defaults & replaced
+
+
+def test_a_list_without_the_callbacks_that_look_after_a_run_says_what_is_lost(monkeypatch):
+    monkeypatch.setattr(commands.CoDistil, "_run_subcommand", lambda self, subcommand: None)
+
+    def told(*arguments):
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            commands.CoDistil([*arguments])
+        return [str(w.message) for w in given if "trainer.callbacks" in str(w.message)]
+
+    lacking = "--trainer.callbacks=[LearningRateMonitor, opcod.callbacks.SizeCheck]"
+    [line] = told("fit", *PAIR, lacking)
+    assert line.startswith(
+        "trainer.callbacks leaves out RoundCheckpoint, CleanStop, so no checkpoint holds the scores of its round, "
+        "Ctrl-C saves nothing: name them as well, or write `callbacks+`"
+    )
+    assert told("fit", *PAIR) == told("fit", *PAIR, "--trainer.callbacks+=LearningRateMonitor") == []
+    assert told("test", *PAIR, lacking) == []
 
 
 def test_a_printed_config_is_read_back(shown, tmp_path):

@@ -388,7 +388,9 @@ def test_sequences_beyond_the_models_positions(begin, command, part):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_the_callback_it_is_tried(begin, command):
-    assert begin(command, 1000.0, "--trainer.callbacks=[]") == (True, [])
+    begun, said = begin(command, 1000.0, "--trainer.callbacks=[]")
+    assert begun
+    assert all(line.startswith("trainer.callbacks leaves out SizeCheck") for line in said)
 
 
 def test_what_is_evaluated_is_compared_where_the_config_says_so(begin):

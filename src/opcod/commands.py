@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 
-from opcod.callbacks import BreakRateTable
+from opcod.callbacks import BreakRateTable, CleanStop, RoundCheckpoint, SizeCheck
 from opcod.callbacks.checkpoints import write_whole
 from opcod.candidates import find_candidate, module_of, together
 from opcod.checkpoint import load_checkpoint, read_checkpoint, whole_checkpoint
@@ -62,6 +64,26 @@ CALLBACKS = (
 
 def default_callbacks(*names: str) -> list[dict[str, Any]]:
     return [{"class_path": f"opcod.callbacks.{name}"} for name in names]
+
+
+def warn_of_missing(trainer: Trainer) -> None:
+    """Say which of the callbacks that look after a training run a list of one's own has left out."""
+    looked_after = {
+        SizeCheck: "it is not planned whether it fits",
+        RoundCheckpoint: "no checkpoint holds the scores of its round",
+        CleanStop: "Ctrl-C saves nothing",
+    }
+    missing = {kind.__name__: loss for kind, loss in looked_after.items() if not _has(trainer, kind)}
+    if missing and trainer.is_global_zero:
+        warnings.warn(
+            f"trainer.callbacks leaves out {', '.join(missing)}, so {', '.join(missing.values())}: name them as well, "
+            "or write `callbacks+` in its place, which adds to the default ones",
+            stacklevel=2,
+        )
+
+
+def _has(trainer: Trainer, kind: type[Callback]) -> bool:
+    return any(isinstance(callback, kind) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def csv_logger(name: str) -> dict[str, Any]:
@@ -122,6 +144,8 @@ class Command(LightningCLI):
         trainer = super().instantiate_trainer(**settings)
         if self._chosen("quiet") and trainer.progress_bar_callback is not None:
             trainer.progress_bar_callback.disable()
+        if self.config.get("subcommand") in self.resumes:
+            warn_of_missing(trainer)
         return trainer
 
     def _chosen(self, option: str) -> Any:
