@@ -7,7 +7,8 @@ The limits stand between what honest tutors were measured at and what tutors tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import lightning as L
@@ -30,18 +31,45 @@ _FOUND = {
 _REMEDY = "read the exchanges, and train without this tutor (`gate.strategy` never) unless that is harmless"
 
 
-def doubts(tutor: str, found: Sequence[Collection[str]]) -> dict[str, str]:
+@dataclass
+class Tally:
+    """What was found in a tutor's feedbacks.
+
+    Args:
+        feedbacks: How many there were.
+        kinds: In how many of them each kind was found, see `opcod.sanitizing.Sanitized`.
+    """
+
+    feedbacks: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: Iterable[Collection[str]]) -> Tally:
+        """Of feedbacks, in each of which some kinds were found."""
+        tally = cls()
+        for kinds in found:
+            tally.add(kinds)
+        return tally
+
+    def add(self, kinds: Collection[str]) -> None:
+        """Count one more feedback."""
+        self.feedbacks += 1
+        for kind in kinds:
+            self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+
+def doubts(tutor: str, found: Tally) -> dict[str, str]:
     """Why a tutor is not to be trusted, by what was found in its feedback: kind -> sentence.
 
     Args:
         tutor: Its name.
-        found: For each of its feedbacks what sanitizing found in it, see `opcod.sanitizing.Sanitized`.
+        found: In all its feedbacks.
     """
-    if len(found) < FEWEST:
+    if found.feedbacks < FEWEST:
         return {}
-    shares = {kind: sum(kind in one for one in found) / len(found) for kind in LIMITS}
+    shares = {kind: found.kinds.get(kind, 0) / found.feedbacks for kind in LIMITS}
     return {
-        kind: f"{tutor} {_FOUND[kind]} {100 * share:.0f} % of {len(found)} feedbacks; {_REMEDY}"
+        kind: f"{tutor} {_FOUND[kind]} {100 * share:.0f} % of {found.feedbacks} feedbacks; {_REMEDY}"
         for kind, share in shares.items()
         if share > LIMITS[kind]
     }
@@ -72,7 +100,7 @@ class TutorWatch(Callback):
     """
 
     def __init__(self) -> None:
-        self._found: dict[str, list[list[str]]] = {}
+        self._found: dict[str, Tally] = {}
         self._told: dict[str, list[str]] = {}
 
     def on_train_batch_end(
@@ -90,16 +118,19 @@ class TutorWatch(Callback):
 
     def observe(self, tutor: str, found: list[list[str]]) -> list[str]:
         """Take what was found in each of a tutor's feedbacks, and say which doubts about it are new."""
-        seen, told = self._found.setdefault(tutor, []), self._told.setdefault(tutor, [])
-        seen += found
+        seen, told = self._found.setdefault(tutor, Tally()), self._told.setdefault(tutor, [])
+        for kinds in found:
+            seen.add(kinds)
         new = {kind: doubt for kind, doubt in doubts(tutor, seen).items() if kind not in told}
         told += new
         return list(new.values())
 
     def state_dict(self) -> dict[str, Any]:
         """What was found, and what was said."""
-        return {"found": self._found, "told": self._told}
+        return {"found": {tutor: asdict(tally) for tutor, tally in self._found.items()}, "told": self._told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self._found, self._told = state_dict["found"], state_dict["told"]
+        """Go on from there; older checkpoints have every feedback in a list."""
+        kept = state_dict["found"].items()
+        self._found = {tutor: Tally.of(t) if isinstance(t, list) else Tally(**t) for tutor, t in kept}
+        self._told = state_dict["told"]

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from opcod.callbacks import break_rates, outcome, samples
-from opcod.callbacks.tutor_watch import doubt_of_breaks, doubts
+from opcod.callbacks.tutor_watch import Tally, doubt_of_breaks, doubts
 from opcod.collection import rate_rows
 from opcod.comparison import Interval, Shares, paired_difference, read_answers
 from opcod.records import deaths_of
@@ -109,12 +109,12 @@ class Run:
     @property
     def doubts(self) -> list[str]:
         """Why a tutor is not to be trusted, by the feedback that was written down and by break rates."""
-        found = defaultdict(list)
+        found: defaultdict[str, Tally] = defaultdict(Tally)
         for row in self.exchanges:
             raw, options = row.get("feedback_raw"), row.get("options") or ()
             if isinstance(raw, str) and row.get("tutor"):
-                found[str(row["tutor"])].append(sanitized(raw, [str(option) for option in options]).found)
-        told = [doubt for tutor, of_one in found.items() for doubt in doubts(tutor, of_one).values()]
+                found[str(row["tutor"])].add(sanitized(raw, [str(option) for option in options]).found)
+        told = [doubt for tutor, tally in found.items() for doubt in doubts(tutor, tally).values()]
         broken = [doubt_of_breaks(one["tutor"], one["tutee"], one["rates"].get("all", {})) for one in self.diagnosis]
         return told + [doubt for doubt in broken if doubt]
 
