@@ -125,8 +125,11 @@ def test_a_resumed_run_writes_no_step_twice_and_skips_none(tmp_path):
             module=_dying_at((1, 1, 1)),
         )
     assert places(tmp_path)[-1] == (1, 1, 0)  # one step after the checkpoint
-    with (tmp_path / "samples.jsonl").open("a") as file:
-        file.write('{"round": 1, "pha')  # it died while writing
+    with (tmp_path / "samples.jsonl").open("ab") as file:
+        for foreign in (b"\n", b"null\n", b"[0]\n", b'{"round": "0"}\n', b"\xff\x00{\n", b"[" * 10**5 + b"\n"):
+            file.write(foreign)
+        file.write(b'{"round": "0", "phase": 0, "step": 0}\n')
+        file.write(b'{"round": 1, "pha')  # it died while writing
     run(
         tmp_path,
         SampleTable(per_step=1),

@@ -47,7 +47,8 @@ class SampleTable(Callback):
     A row tells the question and its key, the response, the feedback as the tutor wrote it, what became of it, and what
     the self-teacher was shown. Of a response that was distilled, `pieces` are the texts of its tokens and `divergence`
     how far the student was from its self-teacher at each, in nats. `round`, `phase` and `step` count from 0, as they
-    are logged. A run that is resumed in the same folder drops the rows after its checkpoint first.
+    are logged. A run that is resumed in the same folder drops the rows after its checkpoint first, and lines that are
+    no rows.
 
     Args:
         per_step: Most attempts of a step, first those with feedback, of as many questions as there are.
@@ -82,9 +83,13 @@ class SampleTable(Callback):
     def _stays(self, line: bytes) -> bool:
         if not self.positions or not line.endswith(b"\n"):  # a new run; or it died while writing
             return False
-        row = json.loads(line)
-        last = next((p for p in self.positions if p[1] == row["phase"]), self.positions[-1])
-        return (row["round"], row["phase"], row["step"]) <= last
+        try:
+            row = json.loads(line)
+            position = row["round"], row["phase"], row["step"]
+            last = next((p for p in self.positions if p[1] == row["phase"]), self.positions[-1])
+            return bool(position <= last)
+        except (LookupError, RecursionError, TypeError, ValueError):  # somebody else's line, or a damaged one
+            return False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
