@@ -172,6 +172,14 @@ def test_a_step_logs_its_own_tutee_alone(logged):
         assert not any(value for name, value in row.items() if name.startswith(f"train/{other}/"))
 
 
+def test_callbacks_watch_the_scores_after_each_round(tiny_folder, tmp_path):
+    stopping = L.pytorch.callbacks.EarlyStopping(monitor="rounds", mode="min", patience=1)
+    module = fit(module_of(tiny_folder), tmp_path, stopping, rounds=3, steps=1)
+    assert float(stopping.best_score) == 1  # not the 0 of the scores before the first round
+    assert module.scored_rounds == 2
+    assert "validation/ann/physics/avg" in module.trainer.callback_metrics
+
+
 # ---- who changes
 
 
