@@ -48,7 +48,6 @@ def fitted(model, folder, **settings):
         ({"precision": "bf16-mixed"}, r"trainer\.precision is bf16-mixed \(MixedPrecision\)"),
         ({"precision": "64-true"}, r"trainer\.precision is 64-true"),
         ({"max_epochs": -1}, r"trainer\.max_epochs is -1: set it to R"),
-        ({"max_steps": 3}, r"trainer\.max_steps is 3: leave it at -1"),
         ({"check_val_every_n_epoch": 2}, r"trainer\.check_val_every_n_epoch is 2: set it to 1"),
         ({"val_check_interval": 0.5}, r"trainer\.val_check_interval is 0\.5: set it to 1\.0"),
         ({"val_check_interval": 1}, r"trainer\.val_check_interval is 1: set it to 1\.0"),
@@ -68,10 +67,10 @@ def test_a_setting_that_makes_another_run_of_it_is_refused(settings, reason, tin
 
 def test_all_faults_are_told_at_once(tiny_folder, tmp_path):
     with pytest.raises(ValueError, match=r"^trainer") as told:
-        fitted(tiny_folder, tmp_path, precision="bf16-true", limit_val_batches=0, max_steps=3)
+        fitted(tiny_folder, tmp_path, precision="bf16-true", limit_val_batches=0, val_check_interval=1)
     assert [fault.split(" is ")[0] for fault in str(told.value).split("; trainer.")] == [
         "trainer.precision",
-        "max_steps",
+        "val_check_interval",
         "limit_val_batches",
     ]
 
@@ -79,6 +78,10 @@ def test_all_faults_are_told_at_once(tiny_folder, tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"limit_train_batches": 4, "limit_val_batches": 2}], ids=str)
 def test_a_limit_that_leaves_nothing_out_is_none(settings, tiny_folder, tmp_path):
     assert len(fitted(tiny_folder, tmp_path, **settings).records) == 4
+
+
+def test_a_run_may_be_ended_within_a_round(tiny_folder, tmp_path):
+    assert len(fitted(tiny_folder, tmp_path, max_steps=3).records) == 3
 
 
 def test_a_fast_run_tries_some_steps(tiny_folder, tmp_path):

@@ -32,6 +32,8 @@ def precision_faults(trainer: L.Trainer) -> list[str]:
 def round_faults(trainer: L.Trainer, steps: int, validation: int) -> list[str]:
     """What would cut a round or its validation short, or take them apart; a `fast_dev_run` is to cut them.
 
+    `max_steps` and `max_time` are none of these: they end a run, which is saved where it stands and can go on.
+
     Args:
         trainer: Which is to fit.
         steps: Batches of a round.
@@ -45,7 +47,6 @@ def round_faults(trainer: L.Trainer, steps: int, validation: int) -> list[str]:
     train, scored = (1.0, 1.0) if overfit else (trainer.limit_train_batches, trainer.limit_val_batches)
     settings: list[tuple[str, object, bool, str]] = [
         ("max_epochs", epochs, (epochs or 0) >= 1, "set it to R, the number of rounds"),
-        ("max_steps", trainer.max_steps, trainer.max_steps == -1, "leave it at -1, max_epochs says how long a run is"),
         ("check_val_every_n_epoch", every, every == 1, "set it to 1, the scores after a round are the next one's"),
         ("val_check_interval", interval, _is_whole(interval), "set it to 1.0, the scores are those after a round"),
         ("overfit_batches", overfit, overfit == 0, "set it to 0, data.steps says how long a round is"),
