@@ -15,7 +15,9 @@ from opcod.matching import Matching
 from opcod.models import BaseModel, load_base
 from opcod.peers import Peer, SharedBase
 from opcod.rollout import Sampling, sample
+from opcod.specialist import imitate
 from test_decoding import FAMILIES, GROUPS, QUEUES, base_of
+from test_finetuning import SEQUENCES
 from test_matching import matched
 from test_prefixes import CONTEXTS
 from test_rollout import MANY_ENDS
@@ -157,6 +159,19 @@ def test_matching_is_the_cpus(folder, settings):
         assert found.loss == pytest.approx(plain.loss, rel=1e-3)
         for ours, theirs in zip(gradients, expected, strict=True):
             torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_imitation_is_the_cpus(folder, recompute):
+    found = {}
+    for device in ("cpu", "cuda"):
+        peer = tutee(folder, device, quantization="none", dtype="float32")
+        peer.base.checkpoint_activations = recompute and device == "cuda"
+        loss = imitate(peer.base, peer.adapter("student"), SEQUENCES, 1000, torch.Tensor.backward)
+        found[device] = loss, [p.grad.cpu() for p in peer.parameters()]
+    assert found["cuda"][0] == pytest.approx(found["cpu"][0], rel=1e-3)
+    for ours, theirs in zip(found["cuda"][1], found["cpu"][1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item())
 
 
 def test_nf4_in_bfloat16_learns_in_the_direction_of_float32(tmp_path):

@@ -1,5 +1,6 @@
 """Continued fine-tuning: its loss against transformers' own, and whom a step changes."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from opcod.data.sources import GeneratedScience, Splits
 from opcod.finetuning import FineTuning
+from opcod.peers import SharedBase
 from opcod.scoring import Scored
 from opcod.specialist import imitate
 from test_codistillation import ANN, BEN, Watch, fit, shared_settings
@@ -35,6 +37,24 @@ def test_loss_and_gradient_are_those_of_transformers(tiny_base, micro_batch_toke
     assert loss == pytest.approx(float(expected), rel=1e-5)
     for one, other in zip(ours, gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_layers_are_computed_again_by_the_kernels_they_were_computed_by(tiny_base, monkeypatch):
+    student = peer(tiny_base)
+    chosen, found = [False], []
+
+    @contextlib.contextmanager
+    def kernels(self):
+        chosen[0] = True
+        yield
+        chosen[0] = False
+
+    monkeypatch.setattr(SharedBase, "_kernels", kernels)
+    student.base.checkpoint_activations = True
+    layer = student.base.loaded.model.base_model.layers[0].self_attn
+    with layer.register_forward_hook(lambda *_: found.append(chosen[0])):
+        imitate(student.base, student.adapter("student"), SEQUENCES, 1000, torch.Tensor.backward)
+    assert found == [True, True], "forwards, and again backwards"
 
 
 def test_a_step_changes_the_tutees_student_alone_and_lowers_its_loss(tiny_folder, tmp_path):

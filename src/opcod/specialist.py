@@ -239,7 +239,7 @@ def imitate(
             hidden, tokens = response_hidden(base, micro), response_tokens(micro, base.device)
             log_probs = hidden_log_probs(hidden, tokens, base.narrow_head)
             share = -log_probs.sum() / total
-        backward(share)
+            backward(share)
         return float(share.detach())
 
     return sum(over_micro_batches(sequences, micro_batch_tokens, base.parameters_of(adapter), micro_batch))
