@@ -114,6 +114,7 @@ class StepLoader(ResumableLoader[StepBatch]):
         self.steps = steps
         self.seed = seed
         self.phases = phases
+        self._orders: dict[int, list[list[int]]] = {}
 
     def __len__(self) -> int:
         return self.steps * (self.phases if self.phase is None else 1)
@@ -124,13 +125,29 @@ class StepLoader(ResumableLoader[StepBatch]):
         return self.batch(round, phase, step)
 
     def batch(self, round: int, phase: int, step: int) -> StepBatch:
-        """The questions of a step: each phase goes through the training questions in an order of its own."""
-        first = round * self.steps + step
-        chosen = []
-        for i in range(first * self.batch_size, (first + 1) * self.batch_size):
-            lap, place = divmod(i, len(self.questions))
-            chosen.append(self.questions[_order(len(self.questions), f"{self.seed} order {phase} {lap}")[place]])
-        return StepBatch(round, phase, step, chosen)
+        """The questions of a step, all different.
+
+        Each phase goes through the training questions in an order of its own, through all of them before any again.
+        """
+        first = (round * self.steps + step) * self.batch_size
+        places = [divmod(i, len(self.questions)) for i in range(first, first + self.batch_size)]
+        return StepBatch(round, phase, step, [self.questions[self._lap(phase, lap)[place]] for lap, place in places])
+
+    def _lap(self, phase: int, lap: int) -> list[int]:
+        """The order of a phase's lap through all questions."""
+        orders = self._orders.setdefault(phase, [])
+        while len(orders) <= lap:
+            orders.append(self._order(phase, len(orders), orders[-1] if orders else []))
+        return orders[lap]
+
+    def _order(self, phase: int, lap: int, before: list[int]) -> list[int]:
+        """A lap shuffled, but what the batch that it begins in the midst of has of the lap `before` comes later."""
+        order = list(range(len(self.questions)))
+        random.Random(f"{self.seed} order {phase} {lap}").shuffle(order)
+        begun = lap * len(order) % self.batch_size
+        has = set(before[len(order) - begun :])
+        rest = [i for i in order if i not in has][: self.batch_size - begun]
+        return list(dict.fromkeys([*rest, *order]))
 
 
 class LessonLoader(ResumableLoader[list[Lesson]]):
@@ -185,12 +202,6 @@ class QuestionBatches:
             yield self.questions[start : start + self.batch_size]
 
 
-def _order(size: int, key: str) -> list[int]:
-    order = list(range(size))
-    random.Random(key).shuffle(order)
-    return order
-
-
 def batches_of(questions: Sequence[Question], batch_size: int, trainer: L.Trainer | None) -> QuestionBatches:
     """The questions that this process of a run evaluates."""
     if trainer is None:
@@ -213,7 +224,7 @@ class QuestionData(L.LightningDataModule):
 
     Args:
         source: Where they come from.
-        batch_size: Questions a step.
+        batch_size: Questions a step, at most all training questions.
         steps: K, steps a phase; a round has a phase for each student, and two for a student alone.
         validation: Validation questions a domain, on which the gate's scores are measured. At 30 a domain the
             standard error of a gap is about as large as the threshold tau itself.
@@ -270,7 +281,8 @@ class QuestionData(L.LightningDataModule):
         """Load the questions, once.
 
         Raises:
-            QuestionError: If a domain has no question of a set that the stage takes, or one to be scored has no key.
+            QuestionError: If a domain has no question of a set that the stage takes, or one to be scored has no key; or
+                a step would take more questions than there are.
         """
         if self.splits is None:
             self.splits = self.source.splits(
@@ -286,6 +298,11 @@ class QuestionData(L.LightningDataModule):
                 )
             if stage != "predict" and (keyless := [q.id for q in questions if not q.keyed]):
                 raise QuestionError(f"no answer to score {', '.join(keyless[:5])} by: give every question its `answer`")
+        if stage == "fit" and self.batch_size > len(self.splits.train):
+            raise QuestionError(
+                f"data.batch_size is {self.batch_size}, but there are {len(self.splits.train)} training questions, and "
+                f"no step takes one twice: set it to at most {len(self.splits.train)}, or give more questions"
+            )
 
     def train_dataloader(self) -> StepLoader:
         """K batches a phase."""
