@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+import torch
 from rich.console import Console
 
 from opcod import cli
@@ -16,7 +17,7 @@ from opcod.peers import Lora
 from opcod.rollout import Sampling
 from opcod.students import Student
 from test_codistillation import module_of
-from tiny import LORA
+from tiny import LORA, stir
 
 
 @pytest.fixture
@@ -49,6 +50,19 @@ def test_of_three_the_next_one_says_what_it_makes_of_an_answer(tiny_folder):
     talk.choose("all")
     replies = list(talk.ask(question_of("Which is longest?")))
     assert [(r.student, r.tutor) for r in replies] == [("ann", "ben"), ("ben", "cal"), ("cal", "ann")]
+
+
+def test_peers_say_what_they_make_of_it_as_they_are(tiny_folder):
+    """A checkpoint holds the tutor as it was when the last round began."""
+    base = BaseModel(str(tiny_folder), quantization="none", dtype="float32")
+    students = (Student("ann", "physics", base=base), Student("ben", "chemistry", base=base))
+    module = module_of(tiny_folder, students)
+    module.configure_model()
+    for peer in module.peers:
+        stir(peer.base, peer.adapter("student"), seed=1)
+    for peer in Conversation(Candidate("both", students, LORA), module).module.peers:
+        tutor, student = peer.parameters("tutor"), peer.parameters("student")
+        assert all(torch.equal(one, other) for one, other in zip(tutor, student, strict=True))
 
 
 def test_asked_again_it_draws_again(conversation):

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from opcod.attempts import Attempt, attempt, prompt_within
+from opcod.callbacks.break_rates import freeze_tutors
 from opcod.candidates import Candidate, load
 from opcod.codistillation import CoDistillation
 from opcod.data.questions import Kind, Question
@@ -60,6 +61,7 @@ class Conversation:
 
     def __init__(self, candidate: Candidate, module: CoDistillation, *, feedback: bool = True) -> None:
         load(module, candidate)
+        freeze_tutors(module.peers, None)
         self.module = module
         self.asked: list[Peer] = list(module.peers)
         self.feedback = feedback and len(module.peers) > 1

@@ -2,6 +2,7 @@ import json
 
 import lightning as L
 import pytest
+import torch
 from rich.console import Console
 from toy import ToyData, ToyRounds, trainer_of
 
@@ -13,7 +14,7 @@ from opcod.data.sources import GeneratedScience
 from opcod.diagnosis import TeacherGap, teacher_gaps
 from opcod.models import BaseModel
 from opcod.rollout import Sampling
-from tiny import LORA
+from tiny import LORA, stir
 
 
 def pair_of(folder):
@@ -29,18 +30,22 @@ def pair_of(folder):
     )
 
 
-def test_validate_writes_and_prints_a_gap_for_every_student_domain_and_context(tiny_folder, tmp_path, capsys):
+def validate(module, folder):
     data = QuestionData(GeneratedScience(["physics", "chemistry"], levels=[1], train=4), validation=3, test=2)
     callback = TeacherGapTable(samples=2)
     trainer = L.Trainer(
         callbacks=[callback],
-        default_root_dir=tmp_path,
+        default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         accelerator="cpu",
     )
-    trainer.validate(pair_of(tiny_folder), data, verbose=False)
+    trainer.validate(module, data, verbose=False)
+
+
+def test_validate_writes_and_prints_a_gap_for_every_student_domain_and_context(tiny_folder, tmp_path, capsys):
+    validate(pair_of(tiny_folder), tmp_path)
     written = json.loads((tmp_path / "teacher_gaps.json").read_text())
     assert written.keys() == {"ann", "ben"}
     for domains in written.values():
@@ -56,6 +61,24 @@ def test_validate_writes_and_prints_a_gap_for_every_student_domain_and_context(t
             assert shown["s"]["teacher"] is None
             assert shown["f"]["teacher"] == shown["f"]["student"] == 0
     assert "the self-teacher against the student" in capsys.readouterr().out
+
+
+def test_the_peer_as_it_is_gives_the_feedback(tiny_folder, tmp_path, monkeypatch):
+    """A checkpoint holds the tutor as it was when the last round began."""
+    module = pair_of(tiny_folder)
+    module.configure_model()
+    for peer in module.peers:
+        stir(peer.base, peer.adapter("student"), seed=1)
+    spoken = []
+
+    def measured(module, questions, samples):
+        spoken.extend((peer.parameters("tutor"), peer.parameters("student")) for peer in module.peers)
+        return {}
+
+    monkeypatch.setattr("opcod.callbacks.teacher_gaps.teacher_gaps", measured)
+    validate(module, tmp_path)
+    assert len(spoken) == 2
+    assert all(torch.equal(one, other) for roles in spoken for one, other in zip(*roles, strict=True))
 
 
 def test_a_gap_is_the_teacher_minus_the_student():

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
+from opcod.callbacks.break_rates import freeze_tutors
 from opcod.callbacks.checkpoints import run_folder, write_whole
 from opcod.callbacks.progress import tell
 from opcod.codistillation import CoDistillation
@@ -25,8 +26,8 @@ Gaps = dict[str, dict[str, dict[str, TeacherGap]]]
 class TeacherGapTable(Callback):
     """After `opcod validate` measures and prints how much better each student answers as its own self-teacher.
 
-    Its peer gives the feedback, whatever the gate says. Where a gap is not positive, training on that context cannot
-    help (arXiv 2605.30070). Writes `teacher_gaps.json` in the run's log folder as well.
+    Its peer as it is gives the feedback, whatever the gate says. Where a gap is not positive, training on that context
+    cannot help (arXiv 2605.30070). Writes `teacher_gaps.json` in the run's log folder as well.
 
     Args:
         samples: Responses a validation question; at least 2, for there to be a solution of the student's own.
@@ -48,6 +49,7 @@ class TeacherGapTable(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(pl_module, CoDistillation) or not isinstance(data, QuestionData) or data.splits is None:
             raise ValueError(f"{type(pl_module).__name__} has no self-teachers: take TeacherGapTable out")
+        freeze_tutors(pl_module.peers, None)
         tell(trainer, "measuring the teacher gaps")
         gaps = teacher_gaps(pl_module, data.splits.validation, samples=self.samples)
         write_whole(run_folder(trainer) / NAME, gaps_json(gaps))
