@@ -37,6 +37,30 @@ def test_development_questions_change_no_other_split_but_train(source, tmp_path)
     assert {q.id for q in with_some.train} <= {q.id for q in without.train}  # `Splits` refuses what is shared
 
 
+def test_every_drop_is_said(tmp_path):
+    """Of p0 to p9 the test holds 0, the validation file 0 and 1, and train 2 twice."""
+    for name, numbers in {"train": [0, 1, 2, 2, 3], "validation": [0, 1, 4], "test": [0, 5]}.items():
+        questions = [Question(f"{name}-{i}", "physics", f"What is {n}?", (), "1") for i, n in enumerate(numbers)]
+        write_questions(tmp_path / f"{name}.jsonl", questions)
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test", "validation")}
+    with pytest.warns(UserWarning, match="not all questions are taken") as caught:
+        splits = JsonQuestions(["physics"], **files).splits(validation=3, test=None, seed=0)
+    assert [str(w.message).partition(": ")[2] for w in caught] == [
+        "1 of 2 physics test questions also stand in train (1 word for word); dropped from train (1 question). "
+        "1 physics question stood in train before, options and all; dropped from train.",
+        "1 of 3 physics validation questions also stand in train (1 word for word); dropped from train (1 question).",
+        "1 of 2 physics test questions also stand in validation (1 word for word); "
+        "dropped from validation (1 question).",
+    ]
+    assert [q.text for q in splits.train] == ["What is 2?", "What is 3?"]
+    assert [q.text for q in splits.validation] == ["What is 1?", "What is 4?"]
+
+
+def test_where_nothing_is_dropped_nothing_is_said(tmp_path, recwarn):
+    from_files(tmp_path).splits(validation=3, test=None, seed=0)
+    assert not recwarn
+
+
 @pytest.mark.parametrize(("development", "scored", "count"), [(0, "test", 4), (2, "development", 2)])
 def test_where_there_are_development_questions_nobody_sees_the_test(development, scored, count):
     data = QuestionData(generated(None), batch_size=2, validation=3, test=4, development=development)

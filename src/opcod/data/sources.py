@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import random
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +15,6 @@ from opcod.data.questions import Question, QuestionError, content_key
 from opcod.data.science import Attempted, WorkedQuestion, generate
 from opcod.data.sciknoweval import load_sciknoweval
 from opcod.data.splits import assert_disjoint, drop_leaks, hold_out
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -280,22 +278,33 @@ def _held_out(
     development: int,
     given: Sequence[Question] | None = None,
 ) -> Splits:
-    """Disjoint splits out of published ones: leaks are dropped from train and reported."""
-    train, leaks = drop_leaks(train, tests)
-    log.info("%s", leaks)
+    """Disjoint splits out of published ones: leaks are dropped, and that is said."""
+    train = _without_leaks(train, tests)
     if given is not None:
-        train, leaks = drop_leaks(train, given, split="validation")
-        log.info("%s", leaks)
-        kept, _ = drop_leaks(given, tests)
-        rest, held = list(train), kept
+        rest = _without_leaks(train, given, split="validation")
+        held = _without_leaks(given, tests, of="validation")
     elif validation:
         rest, held = hold_out(train, validation, seed)
     else:
-        rest, held = list(train), []
+        rest, held = train, []
     rest, chosen_by = hold_out(rest, development, seed) if development else (rest, [])
     if test is not None:
         tests = _at_most(tests, test, seed)
     return Splits(rest, held, list(tests), chosen_by)
+
+
+def _without_leaks(questions: Sequence[Question], held_out: Sequence[Question], **names: str) -> list[Question]:
+    """The questions that `held_out` does not hold too, each once; of the others it is said how many there were.
+
+    Args:
+        questions: Of one split.
+        held_out: Of another.
+        **names: What the two are called, see `drop_leaks`.
+    """
+    kept, leaks = drop_leaks(questions, held_out, **names)
+    if leaks:
+        warnings.warn(f"not all questions are taken: {leaks}", stacklevel=2)
+    return kept
 
 
 def _at_most(questions: Sequence[Question], count: int, seed: int) -> list[Question]:

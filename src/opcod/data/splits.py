@@ -29,6 +29,7 @@ class Leaks:
         verbatim: Of the leaked ones, those whose text stands in train to the letter.
         dropped: The train questions that were dropped for it.
         duplicates: The train questions that were dropped because train holds them, options and all, already.
+        of: What the questions are called that they were dropped from, if not train.
     """
 
     split: str
@@ -37,6 +38,7 @@ class Leaks:
     verbatim: Mapping[str, int]
     dropped: Mapping[str, int]
     duplicates: Mapping[str, int]
+    of: str = "train"
 
     def __bool__(self) -> bool:
         """Whether anything was dropped."""
@@ -44,16 +46,16 @@ class Leaks:
 
     def __str__(self) -> str:
         sentences = [
-            f"{leaked} of {self.held_out[domain]} {domain} {self.split} questions also stand in train "
+            f"{leaked} of {self.held_out[domain]} {domain} {self.split} questions also stand in {self.of} "
             f"({self.verbatim.get(domain, 0)} word for word); "
-            f"dropped from train ({counted(self.dropped.get(domain, 0))})."
+            f"dropped from {self.of} ({counted(self.dropped.get(domain, 0))})."
             for domain, leaked in sorted(self.leaked.items())
         ]
         sentences += [
-            f"{counted(count, domain)} stood in train before, options and all; dropped from train."
+            f"{counted(count, domain)} stood in {self.of} before, options and all; dropped from {self.of}."
             for domain, count in sorted(self.duplicates.items())
         ]
-        return " ".join(sentences) or f"No {self.split} question stands in train, and none repeats there."
+        return " ".join(sentences) or f"No {self.split} question stands in {self.of}, and none repeats there."
 
 
 def counted(number: int, domain: str = "") -> str:
@@ -62,7 +64,7 @@ def counted(number: int, domain: str = "") -> str:
 
 
 def drop_leaks(
-    train: Sequence[Question], *held_out: Sequence[Question], split: str = "test"
+    train: Sequence[Question], *held_out: Sequence[Question], split: str = "test", of: str = "train"
 ) -> tuple[list[Question], Leaks]:
     """Drop from train what a held-out split holds too, and what train itself holds twice.
 
@@ -73,6 +75,7 @@ def drop_leaks(
         train: The training questions.
         held_out: The splits that training must not see.
         split: What to call these splits in the report.
+        of: What to call the training questions there.
 
     Returns:
         The clean training questions in their order, and what was found.
@@ -103,6 +106,7 @@ def drop_leaks(
         verbatim=count_domains(q for q in leaked if q.text in train_texts),
         dropped=count_domains(dropped),
         duplicates=count_domains(duplicates),
+        of=of,
     )
 
 
