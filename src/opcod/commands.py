@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
 }
 CALLBACKS = (
     "SizeCheck",
+    "QuestionCheck",
     "RoundCheckpoint",
     "CleanStop",
     "SampleTable",

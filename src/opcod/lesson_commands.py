@@ -89,7 +89,7 @@ class Specialise(Lessons):
         """Add where to write, and what to resume from."""
         super().add_arguments_to_parser(parser)
         stop = {"class_path": "opcod.callbacks.CleanStop", "init_args": {"command": "opcod specialise"}}
-        callbacks = [*default_callbacks("SizeCheck", "RoundCheckpoint", "RoundProgress"), stop]
+        callbacks = [*default_callbacks("SizeCheck", "QuestionCheck", "RoundCheckpoint", "RoundProgress"), stop]
         parser.set_defaults({"trainer.callbacks": callbacks})
         self._add_output(parser, "Folder to write the adapter to.")
         parser.add_argument(

@@ -6,6 +6,7 @@ from opcod.callbacks.clean_stop import CleanStop
 from opcod.callbacks.collapse_watch import CollapseError, CollapseWatch
 from opcod.callbacks.outcome import OutcomeTable
 from opcod.callbacks.progress import RoundProgress
+from opcod.callbacks.question_check import QuestionCheck
 from opcod.callbacks.samples import SampleTable
 from opcod.callbacks.size_check import SizeCheck
 from opcod.callbacks.teacher_gaps import TeacherGapTable
@@ -18,6 +19,7 @@ __all__ = [
     "CollapseError",
     "CollapseWatch",
     "OutcomeTable",
+    "QuestionCheck",
     "RoundCheckpoint",
     "RoundProgress",
     "SampleTable",
