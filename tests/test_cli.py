@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -557,6 +558,7 @@ def test_specialise_goes_on_where_it_stopped(stop, tiny_folder, tmp_path):
 def test_specialise_refuses_a_checkpoint_of_another_base_or_program(tiny_folder, tmp_path, refused, checkpoint):
     cli.main(specialising(tiny_folder, tmp_path, "--trainer.max_epochs=1", f"--output={tmp_path / 'physics'}"))
     own = tmp_path / "runs" / "specialise" / "version_0" / "checkpoints" / "last.ckpt"
+    stopped = shutil.copyfile(own, own.with_name("stopped.ckpt"))
     content = torch.load(own, weights_only=True)
     content["specialist"]["base"] |= {"files": "another"}
     torch.save(content, own)
@@ -564,12 +566,25 @@ def test_specialise_refuses_a_checkpoint_of_another_base_or_program(tiny_folder,
     status, message = refused(*again, f"--ckpt_path={own}")
     assert status == 1
     assert "the specialist was made over the base" in message
+    status, message = refused(*again, f"--ckpt_path={stopped}", "--model.lora.alpha=32")
+    assert status == 1
+    assert "the specialist was made with rank 8 and alpha 16, the run asks for rank 8 and alpha 32" in message
     foreign = torch.load(checkpoint, weights_only=True) | {"pytorch-lightning_version": "2.6.6"}
     torch.save(foreign, checkpoint)
     status, message = refused(*again, f"--ckpt_path={checkpoint}")
     assert status == 1
     assert "holds no specialist" in message
     assert not (tmp_path / "again").exists()
+
+
+def test_specialise_goes_on_from_a_checkpoint_of_before_it_named_the_adapters_shape(tiny_folder, tmp_path):
+    cli.main(specialising(tiny_folder, tmp_path, "--trainer.max_epochs=1", f"--output={tmp_path / 'first'}"))
+    own = tmp_path / "runs" / "specialise" / "version_0" / "checkpoints" / "last.ckpt"
+    content = torch.load(own, weights_only=True)
+    assert content["specialist"].pop("lora") == {"rank": 8, "alpha": 16, "target_modules": "all-linear"}
+    torch.save(content, own)
+    cli.main(specialising(tiny_folder, tmp_path, f"--output={tmp_path / 'rest'}", f"--ckpt_path={own}"))
+    assert (tmp_path / "rest" / "adapter_model.safetensors").exists()
 
 
 def test_predict_writes_a_row_for_every_response_and_keeps_none(tiny_folder, tmp_path, monkeypatch):

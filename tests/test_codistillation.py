@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import math
+from dataclasses import replace
 
 import lightning as L
 import pytest
@@ -22,7 +23,7 @@ from opcod.feedback import Outcome
 from opcod.finetuning import FineTuning
 from opcod.gate import Gate
 from opcod.grpo import Grpo
-from opcod.models import BaseModel
+from opcod.models import BaseModel, ModelError
 from opcod.optimization import Optimization
 from opcod.rollout import Sampling
 from opcod.students import Student
@@ -319,6 +320,14 @@ def test_a_checkpoint_is_loaded_without_a_trainer(method, tiny_folder, tmp_path)
     module = fit(method(**settings), tmp_path, RoundCheckpoint())
     loaded = method.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt", weights_only=True, **settings)
     assert_same(final_state(loaded), final_state(module))
+
+
+def test_a_checkpoint_is_not_gone_on_with_under_another_scale(tiny_folder, tmp_path):
+    fit(module_of(tiny_folder), tmp_path, RoundCheckpoint())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    said = r"checkpoint of ann was made with rank 4 and alpha 8, the run asks for rank 4 and alpha 16: set `lora`"
+    with pytest.raises(ModelError, match=said):
+        fit(module_of(tiny_folder, lora=replace(LORA, alpha=16)), tmp_path, RoundCheckpoint(), rounds=2, ckpt_path=last)
 
 
 def test_another_seed_is_another_run(tiny_folder, tmp_path):

@@ -137,6 +137,7 @@ def test_what_a_name_stands_for(checkpoint, tiny_folder):
         "[]",
         '{"r": 4}',
         '{"base_model_name_or_path": "x", "r": 4, "lora_alpha": 8, "target_modules": "all-linear", "use_dora": true}',
+        '{"base_model_name_or_path": "x", "r": 4, "lora_alpha": 8, "target_modules": "q", "rank_pattern": {"q": 2}}',
     ],
 )
 def test_an_adapter_that_is_none_is_refused(config, tmp_path):

@@ -1,3 +1,4 @@
+import json
 import shutil
 import warnings
 
@@ -303,6 +304,19 @@ def test_an_adapter_of_another_rank_is_refused_with_both_ranks_named(base, tmp_p
     write_adapter(tmp_path / "ann", peer(base).state()["student"], LORA, base="tiny")
     with pytest.raises(ModelError, match=r"rank 4 and alpha 8.*rank 16 and alpha 32"):
         read_adapter(tmp_path / "ann", Lora(rank=16, alpha=32))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"use_rslora": True}, {"use_dora": True}, {"alpha_pattern": {"q_proj": 4}}, {"rank_pattern": {"q_proj": 2}}],
+)
+def test_an_adapter_that_is_scaled_by_more_than_alpha_and_rank_is_refused(base, tmp_path, more):
+    folder = tmp_path / "ann"
+    write_adapter(folder, peer(base).state()["student"], LORA, base="tiny")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | more))
+    with pytest.raises(ModelError, match=f"ann is no plain LoRA adapter: it sets {next(iter(more))}"):
+        read_adapter(folder, LORA)
 
 
 def test_an_adapter_of_other_layers_is_refused_with_both_shapes_named(tiny_folder, base, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 from opcod.checkpoint import read_checkpoint, unpack
 from opcod.codistillation import CoDistillation
 from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel, ModelError
-from opcod.peers import Lora
+from opcod.peers import Lora, uncomputed
 from opcod.specialists import adapter_folder, shipped
 from opcod.students import Student
 
@@ -71,7 +71,7 @@ def _described(folder: Path) -> tuple[str, Lora]:
         config = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))
         base, targets = config["base_model_name_or_path"], config["target_modules"]
         lora = Lora(config["r"], config["lora_alpha"], targets if isinstance(targets, str) else sorted(targets))
-        if unknown := [name for name in ("use_dora", "use_rslora") if config.get(name)]:
+        if unknown := uncomputed(config):
             raise ValueError(f"{', '.join(unknown)} is set, which opcod does not compute")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{folder / ADAPTER_CONFIG} does not describe a plain LoRA adapter: {error}") from error

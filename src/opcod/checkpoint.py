@@ -57,7 +57,7 @@ def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
     """Restore the adapters that `pack` kept.
 
     Raises:
-        ModelError: If they are of other students, or of another base.
+        ModelError: If they are of other students, of another base, or scaled otherwise.
     """
     names = [p.name for p in peers]
     if kept and (part := _misshapen(kept)):
@@ -69,6 +69,7 @@ def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
         )
     for peer in peers:
         check_base(peer.name, kept["bases"][peer.name], peer.base.loaded.identity)
+        check_scale(peer.name, kept["lora"], peer.base.lora)
         peer.load_state(kept["peers"][peer.name])
 
 
@@ -110,6 +111,25 @@ def check_base(name: str, theirs: Mapping[str, str], mine: Mapping[str, str]) ->
         raise ModelError(
             f"the checkpoint of {name} was made over the base {theirs}, the run has {mine}: resume with "
             "the same base model, revision and quantization"
+        )
+
+
+def check_scale(name: str, theirs: Mapping[str, Any], mine: Lora) -> None:
+    """Refuse the adapters of `name` under another scale than alpha / rank of when they were trained.
+
+    Args:
+        name: The student's.
+        theirs: Shape of its adapters that a checkpoint names.
+        mine: The run's.
+
+    Raises:
+        ModelError: If rank or alpha differ.
+    """
+    made = Lora(**theirs)
+    if (made.rank, made.alpha) != (mine.rank, mine.alpha):
+        raise ModelError(
+            f"the checkpoint of {name} was made with rank {made.rank} and alpha {made.alpha}, the run asks for rank "
+            f"{mine.rank} and alpha {mine.alpha}: set `lora` to the checkpoint's values"
         )
 
 

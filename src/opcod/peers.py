@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -352,7 +352,8 @@ def read_adapter(folder: Path, lora: Lora) -> State:
     """Read a peft adapter folder.
 
     Raises:
-        ModelError: If there is no adapter, or it was made with another rank or scaling than `lora`.
+        ModelError: If there is no adapter, it is none that opcod computes, or it was made with another rank or scaling
+            than `lora`.
     """
     config_file, weights = folder / "adapter_config.json", folder / ADAPTER_FILE
     if not config_file.is_file() or not weights.is_file():
@@ -367,6 +368,8 @@ def read_adapter(folder: Path, lora: Lora) -> State:
         state = load_file(weights)
     except (ValueError, RecursionError, SafetensorError, OSError) as error:
         raise ModelError(f"the adapter in {folder} cannot be read: {error}. Fetch or make it again.") from error
+    if unknown := uncomputed(config):
+        raise ModelError(f"the adapter in {folder} is no plain LoRA adapter: it sets {', '.join(unknown)}")
     made_with = (config.get("r"), config.get("lora_alpha"))
     if made_with != (lora.rank, lora.alpha):
         raise ModelError(
@@ -374,6 +377,11 @@ def read_adapter(folder: Path, lora: Lora) -> State:
             f"for rank {lora.rank} and alpha {lora.alpha}. Set `lora` to the adapter's values."
         )
     return state
+
+
+def uncomputed(config: Mapping[str, Any]) -> list[str]:
+    """What an adapter's description, as peft writes it, sets that opcod does not compute."""
+    return [name for name in ("use_dora", "use_rslora", "alpha_pattern", "rank_pattern") if config.get(name)]
 
 
 def _example(state: State) -> str:

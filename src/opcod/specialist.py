@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from opcod.attempts import attempt, prompt_within
 from opcod.chat import Chat
-from opcod.checkpoint import check_base
+from opcod.checkpoint import check_base, check_scale
 from opcod.data.datamodule import LessonData
 from opcod.data.lessons import Lesson
 from opcod.data.questions import Question
@@ -182,17 +183,22 @@ class Specialist(L.LightningModule):
         return {k: v.detach().cpu().clone() for k, v in self.model.state_of(STUDENT).items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter alone, the base's identity, and what was skipped."""
+        """Keep the adapter alone with its shape, the base's identity, and what was skipped."""
         assert self.model is not None
         checkpoint["state_dict"] = {}
         guard = (self.guard.skipped, self.guard.in_a_row)
-        checkpoint[STUDENT] = {"adapter": self.state(), "base": self.model.loaded.identity, "guard": guard}
+        checkpoint[STUDENT] = {
+            "adapter": self.state(),
+            "lora": asdict(self.lora),
+            "base": self.model.loaded.identity,
+            "guard": guard,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` kept.
 
         Raises:
-            ModelError: If it is no checkpoint of a specialist, or of another base.
+            ModelError: If it is no checkpoint of a specialist, or of another base, or its adapter is scaled otherwise.
         """
         if STUDENT not in checkpoint:
             raise ModelError("the checkpoint holds no specialist: resume with one that `opcod specialise` wrote")
@@ -200,6 +206,8 @@ class Specialist(L.LightningModule):
         assert self.model is not None
         self.strict_loading = False
         check_base("the specialist", checkpoint[STUDENT]["base"], self.model.loaded.identity)
+        if "lora" in checkpoint[STUDENT]:  # older ones do not say
+            check_scale("the specialist", checkpoint[STUDENT]["lora"], self.model.lora)
         self.model.load_state(STUDENT, checkpoint[STUDENT]["adapter"])
         self.guard.skipped, self.guard.in_a_row = checkpoint[STUDENT]["guard"]
 

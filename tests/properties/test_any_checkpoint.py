@@ -120,7 +120,8 @@ ADAPTER = {"r": 1, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj"], "bas
 
 @given(
     st.dictionaries(
-        st.sampled_from([*ADAPTER, "use_dora", "x"]), PLAIN.filter(lambda value: not torch.is_tensor(value))
+        st.sampled_from([*ADAPTER, "use_dora", "rank_pattern", "x"]),
+        PLAIN.filter(lambda value: not torch.is_tensor(value)),
     ),
     st.integers(0, 4),
 )

@@ -17,7 +17,7 @@ from rich.table import Table
 from opcod.callbacks.checkpoints import jsonl, run_folder, write_whole
 from opcod.callbacks.progress import tell
 from opcod.callbacks.samples import CHARACTERS, told
-from opcod.checkpoint import check_base, read_checkpoint, roles_of
+from opcod.checkpoint import check_base, check_scale, read_checkpoint, roles_of
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.diagnosis import Diagnosis, Turn, diagnose
@@ -67,7 +67,7 @@ def freeze_tutors(peers: Sequence[Peer], checkpoint: str | None) -> None:
     """Make each peer's tutor the student of `checkpoint`, or the peer's own student as it is.
 
     Raises:
-        ModelError: If the checkpoint holds other students, or is of another base.
+        ModelError: If the checkpoint holds other students, is of another base, or its adapters are scaled otherwise.
     """
     if checkpoint is None:
         for peer in peers:
@@ -77,6 +77,7 @@ def freeze_tutors(peers: Sequence[Peer], checkpoint: str | None) -> None:
     for peer in peers:
         roles = roles_of(kept, peer.name, checkpoint)
         check_base(peer.name, kept["bases"][peer.name], peer.base.loaded.identity)
+        check_scale(peer.name, kept["lora"], peer.base.lora)
         peer.base.load_state(peer.adapter("tutor"), roles["student"])
 
 
