@@ -300,6 +300,11 @@ def test_a_peer_starts_in_all_roles_as_the_adapter_it_is_given(base, tmp_path):
         assert torch.equal(logits(base, bob.adapter(role)), logits(base, "ann_student"))
 
 
+def test_a_rank_or_alpha_below_one_is_refused_where_it_is_set():
+    with pytest.raises(ValueError, match="lora: rank is 0, alpha is -1, expected at least 1"):
+        Lora(rank=0, alpha=-1)
+
+
 def test_an_adapter_of_another_rank_is_refused_with_both_ranks_named(base, tmp_path):
     write_adapter(tmp_path / "ann", peer(base).state()["student"], LORA, base="tiny")
     with pytest.raises(ModelError, match=r"rank 4 and alpha 8.*rank 16 and alpha 32"):

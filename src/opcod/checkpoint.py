@@ -181,6 +181,7 @@ def _made_of(settings: type, values: Any) -> bool:
         return False
     try:
         taken = _parser_of(settings).parse_object(values).as_dict()
+        settings(**taken)
     except (ArgumentError, ValueError, TypeError):
         return False
     return all(taken[name] == value for name, value in values.items())

@@ -59,6 +59,10 @@ class Lora:
     alpha: int = 16
     target_modules: str | list[str] = "all-linear"
 
+    def __post_init__(self) -> None:
+        if low := [f"{name} is {value}" for name in ("rank", "alpha") if (value := getattr(self, name)) < 1]:
+            raise ValueError(f"lora: {', '.join(low)}, expected at least 1")
+
     def config(self) -> LoraConfig:
         """As peft reads it; without dropout, so that a forward pass can be repeated exactly."""
         return LoraConfig(

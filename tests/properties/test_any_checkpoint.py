@@ -53,6 +53,15 @@ def places(kept, path=()):
             yield from places(value, (*path, name))
 
 
+@pytest.mark.parametrize("name", ["rank", "alpha"])
+def test_a_shape_that_none_can_have_is_refused(tmp_path, peer, name):
+    kept = kept_of(peer)
+    kept["lora"][name] = 0
+    torch.save({KEY: kept}, tmp_path / "x.ckpt")
+    with pytest.raises(ModelError, match="its lora are not as opcod writes them"):
+        read(tmp_path / "x.ckpt", peer)
+
+
 @given(st.data())
 def test_whatever_stands_in_a_checkpoint_it_is_read_or_refused(tmp_path, peer, data):
     kept = {KEY: kept_of(peer)}
