@@ -66,6 +66,11 @@ def test_a_step_changes_the_tutees_student_alone_and_lowers_its_loss(tiny_folder
     assert losses[11] < losses[6]
 
 
+def test_micro_batches_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="micro_batch_tokens is 0: expected at least 1"):
+        FineTuning([ANN, BEN], micro_batch_tokens=0)
+
+
 def test_a_question_without_solution_is_refused(tiny_folder, tmp_path, monkeypatch):
     drawn = GeneratedScience.splits
 

@@ -135,3 +135,12 @@ def test_a_step_without_contrast_changes_nothing_and_says_so(tiny_folder, tmp_pa
 def test_too_few_samples_are_refused(tiny_folder):
     with pytest.raises(ValueError, match="samples is 1, expected at least 2"):
         grpo(tiny_folder, samples=1)
+
+
+def test_impossible_settings_are_refused_all_at_once():
+    with pytest.raises(
+        ValueError, match=r"policy_gradient: micro_batch_tokens is 0, .* at least 1; chunk_tokens is -1, "
+    ):
+        PolicyGradient(micro_batch_tokens=0, chunk_tokens=-1)
+    with pytest.raises(ValueError, match=r"importance_limit is nan, expected above 0"):
+        PolicyGradient(importance_limit=float("nan"))

@@ -16,7 +16,7 @@ from torch import Tensor
 from opcod.attempts import Attempt
 from opcod.data.datamodule import StepBatch
 from opcod.losses import clip_importance, hidden_log_probs
-from opcod.matching import Average, Size, scored_together, token_weights
+from opcod.matching import Average, Size, faults_of, scored_together, token_weights
 from opcod.peers import Peer
 from opcod.records import Clock, Figure, Mean, StepRecord, Sum
 from opcod.rollout import Sampling
@@ -42,6 +42,11 @@ class PolicyGradient:
     micro_batch_tokens: int = 8192
     chunk_tokens: int = 256
     share_prefixes: bool = True
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("micro_batch_tokens", "chunk_tokens")}
+        if faults := faults_of(self.importance_limit, **counts):
+            raise ValueError("policy_gradient: " + "; ".join(faults))
 
 
 class Grpo(Students):

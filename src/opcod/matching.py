@@ -20,6 +20,20 @@ Average = Literal["responses", "tokens"]
 """Of tokens' losses: over a response's tokens, then over responses (the paper's Eq. 1); or over all tokens."""
 
 
+def faults_of(importance_limit: float | None, **counts: int | None) -> list[str]:
+    """What is impossible in the settings of a loss.
+
+    Args:
+        importance_limit: Above 0, or none.
+        **counts: At least 1 each, or none.
+    """
+    low = {name: count for name, count in counts.items() if count is not None and count < 1}
+    faults = [f"{name} is {count}, expected at least 1" for name, count in low.items()]
+    if importance_limit is not None and not importance_limit > 0:
+        faults.append(f"importance_limit is {importance_limit}, expected above 0")
+    return faults
+
+
 @dataclass(frozen=True)
 class Matching:
     """The loss between tutee and self-teacher (Eq. 1).
@@ -51,8 +65,12 @@ class Matching:
     share_prefixes: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1 or not 0 <= self.ema_rate <= 1:
-            raise ValueError(f"matching: alpha {self.alpha} and ema_rate {self.ema_rate} are expected between 0 and 1")
+        counts = {name: getattr(self, name) for name in ("top_k", "micro_batch_tokens", "chunk_tokens")}
+        shares = {name: getattr(self, name) for name in ("alpha", "ema_rate")}
+        faults = [f"{name} is {share}, expected 0 to 1" for name, share in shares.items() if not 0 <= share <= 1]
+        faults += faults_of(self.importance_limit, **counts)
+        if faults:
+            raise ValueError("matching: " + "; ".join(faults))
 
     @property
     def teacher_role(self) -> Role:

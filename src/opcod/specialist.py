@@ -14,7 +14,7 @@ from torch import Tensor
 from opcod.attempts import attempt, prompt_within
 from opcod.chat import Chat
 from opcod.checkpoint import check_base, check_scale
-from opcod.data.datamodule import LessonData
+from opcod.data.datamodule import LessonData, check_settings
 from opcod.data.lessons import Lesson
 from opcod.data.questions import Question
 from opcod.evaluation import ScoreBoard, flatten
@@ -69,6 +69,7 @@ class Specialist(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_settings(micro_batch_tokens=micro_batch_tokens, samples=samples, prompt_limit=prompt_limit)
         self.automatic_optimization = False
         self.base = base
         self.lora = lora
