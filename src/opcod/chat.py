@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from opcod.models import ModelError, first_line
 from opcod.prompts import Message, neutralise
 
 _MARK = re.compile(r"<\|[^\s|<>]+\|>|\[/?INST\]|<</?SYS>>")
@@ -38,10 +40,32 @@ class Chat:
         return tuple(sorted(added | marks | set(self.tokenizer.all_special_tokens)))
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of a prompt, up to where the response begins."""
+        """Token ids of a prompt, up to where the response begins.
+
+        Raises:
+            ModelError: If the chat template has no place for such messages.
+        """
         safe = [m | {"content": neutralise(m["content"], self.special_tokens)} for m in messages]
+        try:
+            return self._templated(safe if self.takes_system else _without_system(safe))
+        except TemplateError as error:
+            raise ModelError(
+                f"the base model's chat template cannot be filled in: {first_line(error)}. Give another Jinja file as "
+                "`chat_template`, or another base model."
+            ) from error
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template has a place for a system message; Gemma's older ones raise an error."""
+        try:
+            self._templated([{"role": "system", "content": "Answer."}, {"role": "user", "content": "Why?"}])
+        except TemplateError:
+            return False
+        return True
+
+    def _templated(self, messages: Sequence[Message]) -> tuple[int, ...]:
         ids = self.tokenizer.apply_chat_template(
-            safe, add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=False
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=False
         )
         return tuple(ids)
 
@@ -77,3 +101,10 @@ class Chat:
                 pieces.append(piece)
                 before, pending = pending, []
         return pieces
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """With what the system says before what the user says."""
+    system = [m["content"] for m in messages if m["role"] == "system"]
+    first, *rest = [m for m in messages if m["role"] != "system"]
+    return [first | {"content": "\n\n".join([*system, first["content"]])}, *rest]
