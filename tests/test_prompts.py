@@ -71,6 +71,7 @@ def test_context_that_fits_is_not_cut():
 def test_feedback_is_cut_first_and_from_its_end():
     fitted = fit("solution", "0123456789", full_length("solution", "0123456789") - 4)
     assert (fitted.solution, fitted.feedback, fitted.cut) == ("solution", "012345", 4)
+    assert fitted.prompt == tuple(encode(fitted.messages))
     assert fitted.messages == teacher_messages(CHOICE, "solution", "012345")
 
 

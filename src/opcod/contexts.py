@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from opcod.attempts import Attempt
 from opcod.chat import Chat
+from opcod.data.questions import Question
 from opcod.feedback import Feedback
-from opcod.prompts import fit_context
+from opcod.prompts import FittedContext, fit_context
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,21 @@ def earliest_right(group: Sequence[Attempt], distilled: Attempt, *, own: bool) -
     return next((a for a in group if a.grade.correct and (own or a is not distilled)), None)
 
 
+def fit_with(
+    chat: Chat, question: Question, solution: str | None, feedback: str | None, *, limit: int
+) -> FittedContext:
+    """The self-teacher's context prompt as `chat` has it, in at most `limit` tokens; see `fit_context`."""
+    return fit_context(
+        question,
+        solution,
+        feedback,
+        limit=limit,
+        encode=chat.prompt,
+        tokenize=chat.tokenize,
+        detokenize=chat.text,
+    )
+
+
 def build_contexts(
     groups: Sequence[Sequence[Attempt]],
     feedbacks: Sequence[Sequence[Feedback]],
@@ -70,16 +86,11 @@ def build_contexts(
     for group, on_group in zip(groups, feedbacks, strict=True):
         for attempt, feedback in zip(group, on_group, strict=True):
             right = earliest_right(group, attempt, own=settings.own_solution) if settings.solution else None
-            fitted = fit_context(
-                attempt.question,
-                None if right is None else right.text,
-                feedback.text if settings.feedback else None,
-                limit=settings.limit,
-                encode=chat.prompt,
-                tokenize=chat.tokenize,
-                detokenize=chat.text,
-            )
+            solution = None if right is None else right.text
+            f = feedback.text if settings.feedback else None
+            if solution is None and f is None:
+                continue
+            fitted = fit_with(chat, attempt.question, solution, f, limit=settings.limit)
             if fitted.solution is not None or fitted.feedback is not None:
-                prompt = chat.prompt(fitted.messages)
-                contexts.append(Context(attempt, prompt, fitted.solution, fitted.feedback, fitted.cut))
+                contexts.append(Context(attempt, fitted.prompt, fitted.solution, fitted.feedback, fitted.cut))
     return contexts

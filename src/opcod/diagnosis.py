@@ -11,14 +11,13 @@ from torch import Tensor
 
 from opcod.attempts import Attempt, Key
 from opcod.codistillation import CoDistillation
-from opcod.contexts import earliest_right
+from opcod.contexts import earliest_right, fit_with
 from opcod.data.questions import Question
 from opcod.feedback import Feedback
 from opcod.gate import Gate, cognizance_gaps
 from opcod.grading import grade
 from opcod.metrics import BreakRate, FeedbackOutcomes
 from opcod.peers import Peer
-from opcod.prompts import teacher_messages
 from opcod.rollout import Request, sample
 
 SHOWN: dict[str, tuple[bool, bool]] = {
@@ -149,17 +148,13 @@ def _gap(module: CoDistillation, peer: Peer, shown: str, cases: Sequence[Case]) 
 def _again(
     module: CoDistillation, peer: Peer, cases: Sequence[Case], key: Key, *, with_s: bool, with_f: bool
 ) -> list[Turn]:
-    """The peer answers each case once more, as its own self-teacher."""
+    """The peer answers each case once more, as its own self-teacher, which is shown no more than in training."""
     chat = module.chats[peer.name]
-    requests = [
-        Request(
-            chat.prompt(
-                teacher_messages(c.attempt.question, c.solution if with_s else None, c.feedback if with_f else None)
-            ),
-            (*key, c.attempt.question.id, c.attempt.sample),
-        )
-        for c in cases
-    ]
+    requests = []
+    for c in cases:
+        s, f = c.solution if with_s else None, c.feedback if with_f else None
+        shown = fit_with(chat, c.attempt.question, s, f, limit=module.context.limit)
+        requests.append(Request(shown.prompt, (*key, c.attempt.question.id, c.attempt.sample)))
     with peer.sampling("teacher"):
         answers = sample(peer.base, requests, module.evaluation, chat.ends)
     texts = [chat.text(answer.tokens.tolist()) for answer in answers]

@@ -41,12 +41,14 @@ class FittedContext:
 
     Args:
         messages: The context prompt.
+        prompt: Its tokens, as many as the limit at most.
         solution: What is left of s; None if there was none or nothing is left.
         feedback: What is left of f; None if there was none or nothing is left.
         cut: How many tokens of s and f were cut away, 0 if all of it fits.
     """
 
     messages: list[Message]
+    prompt: tuple[int, ...]
     solution: str | None
     feedback: str | None
     cut: int
@@ -115,24 +117,24 @@ def fit_context(
     """
     kept = {"solution": solution, "feedback": feedback}
     messages = teacher_messages(question, **kept)
-    length = len(encode(messages))
+    prompt = tuple(encode(messages))
     cut = 0
     for part in ("feedback", "solution"):
-        while length > limit and (text := kept[part]) is not None:
+        while len(prompt) > limit and (text := kept[part]) is not None:
             tokens = tokenize(text)
-            shorter = detokenize(tokens[: max(len(tokens) + limit - length, 0)])
+            shorter = detokenize(tokens[: max(len(tokens) + limit - len(prompt), 0)])
             shorter = shorter.rstrip("\ufffd \n")  # the cut may fall within a character
             left = len(tokenize(shorter))
             kept[part] = shorter if 0 < left < len(tokens) else None
             cut += len(tokens) - (left if kept[part] else 0)
             messages = teacher_messages(question, **kept)
-            length = len(encode(messages))
-    if length > limit:
+            prompt = tuple(encode(messages))
+    if len(prompt) > limit:
         raise ValueError(
-            f"question {question.id!r} alone takes {length} tokens as a context prompt, more than the limit "
-            f"of {limit}: raise the limit to at least {length}, or leave the question out"
+            f"question {question.id!r} alone takes {len(prompt)} tokens as a context prompt, more than the limit "
+            f"of {limit}: raise the limit to at least {len(prompt)}, or leave the question out"
         )
-    return FittedContext(messages, kept["solution"], kept["feedback"], cut)
+    return FittedContext(messages, prompt, kept["solution"], kept["feedback"], cut)
 
 
 def neutralise(text: str, special_tokens: Collection[str]) -> str:

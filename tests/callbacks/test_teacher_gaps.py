@@ -9,11 +9,14 @@ from toy import ToyData, ToyRounds, trainer_of
 from opcod.callbacks import TeacherGapTable
 from opcod.callbacks.teacher_gaps import gap_table
 from opcod.codistillation import CoDistillation, Student
+from opcod.contexts import ContextSettings
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
 from opcod.diagnosis import TeacherGap, teacher_gaps
+from opcod.feedback import Feedback, Outcome
 from opcod.models import BaseModel
-from opcod.rollout import Sampling
+from opcod.prompts import teacher_messages
+from opcod.rollout import Sampling, sample
 from tiny import LORA, stir
 
 
@@ -99,17 +102,38 @@ def test_the_self_teacher_is_shown_only_what_its_row_says(tiny_folder, monkeypat
     module.configure_model()
     seen = []
 
-    def spy(question, solution, feedback):
+    def spy(chat, question, solution, feedback, *, limit):
         seen.append((solution is not None, feedback is not None))
-        return real(question, solution, feedback)
+        return real(chat, question, solution, feedback, limit=limit)
 
     import opcod.diagnosis as diagnosis
 
-    real = diagnosis.teacher_messages
-    monkeypatch.setattr(diagnosis, "teacher_messages", spy)
+    real = diagnosis.fit_with
+    monkeypatch.setattr(diagnosis, "fit_with", spy)
     questions = GeneratedScience(["physics"], levels=[1]).splits(validation=1, test=2, seed=0).test
     teacher_gaps(module, questions, samples=2)
     assert seen == [(False, False)] * 4 + [(False, True)] * 4 + [(False, False)] * 4 + [(False, True)] * 4
+
+
+def test_the_self_teacher_is_shown_no_more_than_in_training(tiny_folder, monkeypatch):
+    module = pair_of(tiny_folder)
+    module.configure_model()
+    (question, *_) = GeneratedScience(["physics"], levels=[1]).splits(validation=1, test=1, seed=0).test
+    bare = len(module.chats["ann"].prompt(teacher_messages(question, None, None)))
+    module.context = ContextSettings(limit=bare + 60)
+    long = Feedback("raw", "Mind the units of all that is given. " * 50, Outcome.MATCH)
+    monkeypatch.setattr(
+        module, "give_feedback", lambda peer, tutor, groups, *given: [[long for _ in group] for group in groups]
+    )
+    asked = []
+
+    def spy(base, requests, *given):
+        asked.extend(len(request.prompt) for request in requests)
+        return sample(base, requests, *given)
+
+    monkeypatch.setattr("opcod.diagnosis.sample", spy)
+    teacher_gaps(module, [question], samples=2)
+    assert bare + 40 < max(asked) <= bare + 60
 
 
 def test_a_module_without_self_teachers_is_refused(tmp_path):

@@ -59,7 +59,8 @@ def test_a_context_fits_and_never_loses_the_question(chat, asked, solution, feed
         with pytest.raises(ValueError, match="question 'q' alone takes"):
             fit(limit if solution is None and feedback is None else min(limit, bare - 1))
     fitted = fit(bare + limit)
-    assert len(chat.prompt(fitted.messages)) <= bare + limit
+    assert len(fitted.prompt) <= bare + limit
+    assert fitted.prompt == chat.prompt(fitted.messages)
     assert fitted.messages[1]["content"].startswith(format_question(question))
     assert fitted.messages[0] == student_messages(question)[0]
     whole = len(chat.prompt(teacher_messages(question, solution, feedback)))

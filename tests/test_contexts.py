@@ -1,0 +1,43 @@
+"""Contexts: who has one, and what it takes to make it."""
+
+import pytest
+import torch
+
+from opcod.attempts import Attempt
+from opcod.chat import Chat
+from opcod.contexts import ContextSettings, build_contexts
+from opcod.drafts import Response
+from opcod.feedback import Feedback, Outcome
+from opcod.grading import Grade
+from opcod.prompts import teacher_messages
+from tiny import QUESTION
+
+NONE = Feedback(None, None, Outcome.FB_NONE)
+
+
+def attempt(sample, right):
+    empty = Response(torch.tensor([], dtype=torch.long), torch.tensor([]), True)
+    return Attempt(QUESTION, sample, (), empty, f"It is {sample}.", Grade(right, True, "A"))
+
+
+@pytest.fixture
+def made(chat, monkeypatch):
+    """The prompts that were made."""
+    made = []
+    real = Chat.prompt
+    monkeypatch.setattr(Chat, "prompt", lambda self, messages: made.append(real(self, messages)) or made[-1])
+    return made
+
+
+def test_without_s_and_f_there_is_no_context_and_no_prompt_is_made(chat, made):
+    group = [attempt(0, False), attempt(1, False)]
+    assert build_contexts([group], [[NONE, NONE]], chat, ContextSettings(limit=1)) == []
+    assert made == []
+
+
+def test_a_context_that_fits_is_made_once(chat, made):
+    group = [attempt(0, True), attempt(1, False)]
+    (context,) = build_contexts([group], [[NONE, NONE]], chat, ContextSettings())
+    assert made == [context.prompt]
+    assert (context.attempt, context.solution, context.feedback, context.cut) == (group[1], "It is 0.", None, 0)
+    assert context.prompt == chat.prompt(teacher_messages(QUESTION, "It is 0.", None))
