@@ -20,6 +20,7 @@ from opcod.report.charts import logged
 from opcod.report.figures import trajectories
 from opcod.report.page import write_report
 from opcod.report.runs import read_run
+from opcod.rollout import sample
 from opcod.students import Student
 from test_codistillation import Watch, assert_same, final_state, module_of, owner
 from tiny import ZEPHYR, build_folder
@@ -204,6 +205,25 @@ def test_three_students_are_diagnosed_in_all_six_directions(tiny_folder):
     gaps = teacher_gaps(module, one_each, samples=2)
     assert set(gaps) == set(EVERYONE)
     assert all(gaps[name][domain]["f"].count == 2 for name in EVERYONE for domain in DOMAINS)
+
+
+def test_no_two_draws_of_a_diagnosis_share_a_key(tiny_folder, monkeypatch):
+    module = module_of(tiny_folder, TRIO)
+    module.configure_model()
+    asked = questions(TRIO)
+    asked.setup("validate")
+    keys = []
+
+    def spy(base, requests, *given):
+        keys.extend(request.key for request in requests)
+        return sample(base, requests, *given)
+
+    for name in ("tutoring", "diagnosis"):
+        monkeypatch.setattr(f"opcod.{name}.sample", spy)
+    diagnose(module, asked.splits.validation[:1])
+    teacher_gaps(module, asked.splits.validation[:1], samples=2)
+    assert len(keys) == 6 * 2 * 8 + 3 * 3 * 2  # there is no s, so that each is asked with f and with nothing
+    assert len(set(keys)) == len(keys)
 
 
 # ---- different families

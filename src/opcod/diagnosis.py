@@ -112,7 +112,7 @@ def teacher_gaps(
     gaps = {}
     for peer in module.peers:
         tutor = next((peers[name] for name in Gate("always").tutors(peer.name, scores)), None)
-        key = (module.seed, "teacher gap feedback")
+        key = (module.seed, "teacher gap feedback", peer.name)
         feedbacks = module.give_feedback(peer, tutor, answered[peer.name], frozenset(domains), key)
         cases = _cases(answered[peer.name], feedbacks)
         gaps[peer.name] = {
@@ -220,12 +220,13 @@ def _diagnosis(
     module: CoDistillation, tutee: Peer, tutor: Peer, groups: Sequence[Sequence[Attempt]], gap: float
 ) -> Diagnosis:
     domains = sorted({group[0].question.domain for group in groups})
-    key = (module.seed, "diagnosis feedback")
+    key = (module.seed, "diagnosis feedback", tutee.name)
     feedbacks = module.give_feedback(tutee, tutor, groups, frozenset(domains), key)
     outcomes = FeedbackOutcomes()
     outcomes.update(f.outcome for on_group in feedbacks for f in on_group)
     kept = [c for c in _cases(groups, feedbacks) if c.feedback is not None]
-    again = _again(module, tutee, kept, (module.seed, "diagnosis again", tutee.name), with_s=True, with_f=True)
+    drawn = (module.seed, "diagnosis again", tutee.name, tutor.name)
+    again = _again(module, tutee, kept, drawn, with_s=True, with_f=True)
     turned = {id(turn.case.attempt): turn.right for turn in again}
     rates = {name: BreakRate() for name in ("all", *domains)}
     for group in groups:
