@@ -9,12 +9,14 @@ from rich.console import Console
 
 from opcod import cli
 from opcod.candidates import Candidate, together
+from opcod.contexts import ContextSettings
 from opcod.conversation import Conversation, converse, question_of
 from opcod.data.questions import QuestionError
 from opcod.feedback import Feedback, Outcome
 from opcod.models import BaseModel, ModelError
 from opcod.peers import Lora
-from opcod.rollout import Sampling
+from opcod.prompts import student_messages, teacher_messages
+from opcod.rollout import Sampling, sample
 from opcod.students import Student
 from test_codistillation import module_of
 from tiny import LORA, stir
@@ -89,6 +91,34 @@ def test_kept_feedback_is_shown_to_the_self_teacher(conversation, monkeypatch):
     assert shown == ["ann_student", "ben_tutor", "ann_teacher"]
 
 
+def test_a_question_that_just_fits_is_answered_again_with_feedback(conversation, monkeypatch):
+    """The self-teacher, who is shown more, has a limit of its own, as in training."""
+    question, chat = question_of("Which is longest? | 1 m | 2 m"), conversation.module.chats["ann"]
+    monkeypatch.setattr(
+        "opcod.tutoring.judge",
+        lambda raw, question, anchored: Feedback(raw, "Mind the length. " * 100, Outcome.MATCH),
+    )
+    conversation.module.prompt_limit = len(chat.prompt(student_messages(question)))
+    conversation.module.context = ContextSettings(limit=len(chat.prompt(teacher_messages(question, None, "Mind the"))))
+    conversation.choose("ann")
+    (reply,) = conversation.ask(question)
+    assert reply.again
+
+
+def test_no_two_draws_share_a_key(conversation, monkeypatch):
+    keys = []
+
+    def spy(base, requests, *given):
+        keys.extend(request.key for request in requests)
+        return sample(base, requests, *given)
+
+    for name in ("tutoring", "attempts"):
+        monkeypatch.setattr(f"opcod.{name}.sample", spy)
+    monkeypatch.setattr("opcod.tutoring.judge", lambda raw, question, anchored: Feedback(raw, "f", Outcome.MATCH))
+    list(conversation.ask(question_of("Why?")))
+    assert len(set(keys)) == len(keys) == 2 * 3
+
+
 def test_commands_choose_who_is_asked_and_whether_the_peer_is(conversation, monkeypatch):
     said = typed(conversation, monkeypatch, "/who ben", "/feedback", "Why?", "/quit", "Why?")
     assert said.splitlines()[:2] == ["Asking ben, with feedback", "Asking ben, without feedback"]
@@ -105,7 +135,7 @@ def test_commands_choose_who_is_asked_and_whether_the_peer_is(conversation, monk
         ("/who carl", "there is no 'carl': name ann, ben or all"),
         ("Why? | one", "options: holds 1, expected 2 to 26"),
         ("| a | b", "question: is empty"),
-        ("long " * 3000, "raise `prompt_limit`"),
+        ("long " * 3000, "tokens, more than 2048: ask a shorter question"),
         ("/\x1b[31m", r"/\x1b[31m is no command"),
     ],
 )

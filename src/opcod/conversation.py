@@ -10,15 +10,17 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from opcod.attempts import Attempt, attempt, prompt_within
+from opcod.attempts import Attempt, PromptTooLongError, attempt
 from opcod.callbacks.break_rates import freeze_tutors
 from opcod.candidates import Candidate, load
+from opcod.chat import Chat
 from opcod.codistillation import CoDistillation
+from opcod.contexts import fit_with
 from opcod.data.questions import Kind, Question
 from opcod.data.typography import visible
 from opcod.feedback import Feedback
 from opcod.peers import Peer
-from opcod.prompts import student_messages, teacher_messages
+from opcod.prompts import student_messages
 from opcod.tutoring import write_feedback
 
 HELP = """A question on one line; for multiple choice give the options behind it: What is heaviest? | iron | gold
@@ -104,19 +106,31 @@ class Conversation:
 
     def _attempt(self, peer: Peer, question: Question, feedback: str | None = None) -> Attempt:
         """The student's answer; with feedback, the self-teacher's."""
-        chat, limit = self.module.chats[peer.name], self.module.prompt_limit
-        messages = student_messages(question) if feedback is None else teacher_messages(question, None, feedback)
+        chat = self.module.chats[peer.name]
         with peer.sampling("student" if feedback is None else "teacher"):
             ((answered,),) = attempt(
                 peer.base,
                 chat,
                 [question],
-                lambda q: prompt_within(chat, q, messages, limit),
+                lambda q: self._prompt(chat, q, feedback),
                 samples=1,
                 sampling=self.module.evaluation,
-                key=(self.module.seed, "chat", peer.name, self._count),
+                key=(self.module.seed, "chat" if feedback is None else "chat again", peer.name, self._count),
             )
         return answered
+
+    def _prompt(self, chat: Chat, question: Question, feedback: str | None) -> tuple[int, ...]:
+        """What the student is asked; with feedback, what the self-teacher is shown.
+
+        Raises:
+            PromptTooLongError: If the question is too long for the student.
+        """
+        if feedback is not None:
+            return fit_with(chat, question, None, feedback, limit=self.module.context.limit).prompt
+        prompt, limit = chat.prompt(student_messages(question)), self.module.prompt_limit
+        if len(prompt) > limit:
+            raise PromptTooLongError(f"that takes {len(prompt)} tokens, more than {limit}: ask a shorter question")
+        return prompt
 
 
 def question_of(line: str) -> Question:
