@@ -78,6 +78,17 @@ def test_the_tables_by_hand(answers):
     assert "All pairs" not in text
 
 
+def test_a_grid_that_is_not_finished_has_all_its_methods_over_all_pairs(tmp_path):
+    """Of the last pair, q, no more than the first method is there, and of r the one that shares no pair with it."""
+    half = [row.replace("p,opcod", "q,opcod") for row in ROWS.splitlines() if row.startswith("p,opcod")]
+    alone = [row.replace("p,opcod", "r,grpo") for row in ROWS.splitlines() if row.startswith("p,opcod")]
+    (tmp_path / "answers.csv").write_text("\n".join([*ROWS.splitlines(), *half, *alone]) + "\n")
+    _, _, over_all = tables(read_answers(tmp_path / "answers.csv")).partition("## All pairs")
+    assert "What opcod is ahead of" in over_all
+    assert "| sdpo | +33.3, +0.0 to +50.0 |" in over_all
+    assert "grpo" not in over_all
+
+
 def test_a_question_that_several_answer_is_one_question():
     def shares(**of):
         return {0: of, 1: of}

@@ -148,8 +148,10 @@ def tables(answers: Answers) -> str:
         parts += [f"## {pair}\n", _gains(answers, pair, methods, columns)]
         if len(methods) > 1:
             parts.append(_ahead(answers["final"], pair, methods[0], methods[1:], columns))
-    if len(pairs) > 1 and len(methods) > 1:
-        parts += ["## All pairs\n", _ahead_of_all(answers["final"], pairs, methods[0], methods[1:])]
+    first, *others = dict.fromkeys(cell.method for cell in answers["final"])
+    met = [other for other in others if _both(answers["final"], pairs, first, other)]
+    if len(pairs) > 1 and met:
+        parts += ["## All pairs\n", _ahead_of_all(answers["final"], pairs, first, met)]
     return "\n".join(parts)
 
 
@@ -187,8 +189,13 @@ def _ahead_of_all(final: Mapping[Cell, Shares], pairs: Sequence[str], first: str
 
 def _difference(final: Mapping[Cell, Shares], pairs: Sequence[str], first: str, other: str) -> Interval:
     """Over all students and domains, on the seeds and pairs that both methods have."""
-    both = [p for p in pairs if {first, other} <= {cell.method for cell in final if cell.pair == p}]
+    both = _both(final, pairs, first, other)
     return paired_difference(pooled(final, first, both), pooled(final, other, both))
+
+
+def _both(final: Mapping[Cell, Shares], pairs: Sequence[str], first: str, other: str) -> list[str]:
+    """The pairs that both methods have."""
+    return [p for p in pairs if {first, other} <= {cell.method for cell in final if cell.pair == p}]
 
 
 def _points(found: Interval) -> str:
