@@ -6,6 +6,7 @@ import re
 import pytest
 
 from opcod.data.lessons import use_context
+from opcod.data.questions import QuestionError
 from opcod.data.science import DOMAINS, FICTION, generate
 from opcod.data.science.fiction import FAMILIES
 from opcod.feedback import judge
@@ -87,3 +88,9 @@ def test_lessons_on_made_up_things_always_show_the_rule(invented):
 
 def test_fiction_is_no_domain_of_science():
     assert FICTION not in DOMAINS
+
+
+@pytest.mark.parametrize(("levels", "said"), [([], "levels are empty"), ([1, 9], "levels {9}")])
+def test_levels_that_there_are_none_of_are_refused(levels, said):
+    with pytest.raises(QuestionError, match=re.escape(f"{said}: expected some of 1, 2, 3")):
+        generate(FICTION, 1, seed=0, split="train", levels=levels)

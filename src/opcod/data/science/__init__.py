@@ -53,7 +53,7 @@ def generate(
         QuestionError: If there is no such domain, level or family, or fewer than `count` distinct questions.
     """
     chosen = _families(domain, families, without)
-    if unknown := set(levels) - set(LEVELS) or not levels:
+    if (unknown := set(levels) - set(LEVELS)) or not levels:
         raise QuestionError(f"levels {unknown or 'are empty'}: expected some of {', '.join(map(str, LEVELS))}")
     slots = [(name, level) for name in chosen for level in levels]
     random.Random(f"{seed} {domain} {split}").shuffle(slots)  # a few questions must not be of the first families alone
