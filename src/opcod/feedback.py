@@ -88,8 +88,7 @@ def judge(raw: str | None, question: Question, *, anchored: bool) -> Feedback:
         text = (raw or "").strip() or None
         return Feedback(raw, text, Outcome.FB_NONE if text is None else Outcome.MATCH, found=clean.found)
     about = "\n".join([question.text, *question.options])
-    kept, outcome = anchor(clean.text, about)
-    word = _anchoring_word(clean.text, about) if kept is not None else None
+    kept, outcome, word = _anchored(clean.text, about)
     return Feedback(raw, kept, outcome, word, found=clean.found)
 
 
@@ -121,24 +120,32 @@ def anchor(text: str | None, question: str) -> tuple[str | None, Outcome]:
     Returns:
         The feedback without the tag, or None if it is dropped; and the outcome.
     """
+    kept, outcome, _ = _anchored(text, question)
+    return kept, outcome
+
+
+def _anchored(text: str | None, question: str) -> tuple[str | None, Outcome, str | None]:
+    """What `anchor` returns, and the first specific word of the concept that stands in the question."""
     if text is None or not text.strip():
-        return None, Outcome.FB_NONE
+        return None, Outcome.FB_NONE, None
     tag = _CONCEPT.search(text)
     if tag is None:
-        return None, Outcome.NO_CONCEPT_TAG
+        return None, Outcome.NO_CONCEPT_TAG, None
     if not (concept := _words(tag[1])):
-        return None, Outcome.EMPTY
+        return None, Outcome.EMPTY, None
     rest = text[: tag.start()].rstrip() + " " + text[tag.end() :].lstrip()
     while _CONCEPT_MARK.search(rest):  # a mark may form out of the pieces around another
         rest = _CONCEPT_MARK.sub("", rest)
     rest = rest.strip()
     if not _words(rest):
-        return None, Outcome.FB_NONE
-    if not _specific(concept):
-        return None, Outcome.ALL_GENERIC
-    if _anchoring_word(text, question) is None:
-        return None, Outcome.NO_MATCH
-    return rest, Outcome.MATCH
+        return None, Outcome.FB_NONE, None
+    if not (specific := [word for word in concept if word not in GENERIC_WORDS | STOP_WORDS]):
+        return None, Outcome.ALL_GENERIC, None
+    stands = set(_words(question))
+    word = next((word for word in specific if word in stands), None)
+    if word is None:
+        return None, Outcome.NO_MATCH, None
+    return rest, Outcome.MATCH, word
 
 
 def tutor_messages(
@@ -164,14 +171,3 @@ def tutor_messages(
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold().replace("’", "'"))
-
-
-def _specific(words: list[str]) -> list[str]:
-    return [word for word in words if word not in GENERIC_WORDS | STOP_WORDS]
-
-
-def _anchoring_word(text: str, question: str) -> str | None:
-    """The first specific word of the feedback's concept that stands in the question."""
-    tag = _CONCEPT.search(text)
-    stands = set(_words(question))
-    return next((word for word in _specific(_words(tag[1])) if word in stands), None) if tag else None
