@@ -1,7 +1,7 @@
 import pytest
 
 from opcod.data.questions import Question
-from opcod.grading import Grade, extract_answer, extract_choice, extract_number, grade
+from opcod.grading import Grade, extract_answer, extract_choice, extract_quantity, grade
 
 LABELS = ("A", "B", "C", "D")
 CHOICE = Question("q", "physics", "Which?", ("one", "two", "three", "four"), "B")
@@ -68,7 +68,8 @@ def test_choice_is_the_letter_alone_in_either_case(content, choice):
     ],
 )
 def test_number_is_read(content, number):
-    assert extract_number(f"<answer>{content}</answer>") == pytest.approx(number, rel=1e-12)
+    read, _ = extract_quantity(f"<answer>{content}</answer>")
+    assert read == pytest.approx(number, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_number_is_read(content, number):
     ],
 )
 def test_what_is_not_one_finite_number_is_not_read(content):
-    assert extract_number(f"<answer>{content}</answer>") is None
+    assert extract_quantity(f"<answer>{content}</answer>") is None
 
 
 def test_choice_is_graded_against_the_key():

@@ -118,12 +118,6 @@ def extract_choice(response: str, labels: Iterable[str]) -> str | None:
     return next((label for label in labels if label.casefold() == answer), None)
 
 
-def extract_number(response: str) -> float | None:
-    """The number that `response` answers with, or None; see `extract_quantity`."""
-    quantity = extract_quantity(response)
-    return None if quantity is None else quantity[0]
-
-
 def extract_quantity(response: str, *, degrees: bool = False) -> tuple[float, str] | None:
     """The number that `response` answers with and what unit stands after it, or None.
 

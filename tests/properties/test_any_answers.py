@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from opcod.data.questions import Question
 from opcod.expressions import MAX_CHARACTERS, read_expression, same_expression
-from opcod.grading import extract_answer, extract_choice, extract_number, grade
+from opcod.grading import extract_answer, extract_choice, extract_quantity, grade
 from opcod.units import convert, unit_fault
 
 QUESTIONS = [
@@ -74,12 +74,13 @@ def test_a_number_is_read_however_its_power_is_written(mantissa, power, way, min
     ][way]
     if minus_sign:
         written = written.replace("-", "−")
-    assert extract_number(f"<answer>{written}</answer>") == float(f"{mantissa}e{power}")
+    number, _ = extract_quantity(f"<answer>{written}</answer>")
+    assert number == float(f"{mantissa}e{power}")
 
 
 @given(st.integers(-(10**12), 10**12), st.sampled_from(["", "m", "km/h"]))
 def test_a_number_is_read_with_separators_and_with_a_unit(number, unit):
-    assert extract_number(f"<answer>{number:,} {unit}</answer>") == number
+    assert extract_quantity(f"<answer>{number:,} {unit}</answer>") == (number, unit)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 0.5), st.floats(-1, 1))

@@ -30,8 +30,6 @@ PUBLISHED_BREAK_RATES = {
     "hardest": (13.79, 21.88),
 }
 """Difficulty -> per cent with a cognizant and with an incognizant tutor (arXiv 2606.14368)."""
-Tables = dict[str, pd.DataFrame]
-"""Name of a CSV file -> its rows."""
 
 
 def draw(folder: Path, output: Path) -> list[Path]:
