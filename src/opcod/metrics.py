@@ -1,6 +1,6 @@
 """The method's scores as torchmetrics: avg@k, pass@k, maj@k, format, feedback outcomes, break rate.
 
-All states reduce over processes. Plain means and sums are torchmetrics' own `MeanMetric` and `SumMetric`.
+All states reduce over processes. What a single step logs, plain means and sums, stands in `opcod.records`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def maj_at_k(correct: Sequence[bool], choices: Sequence[str | None], k: int) -> 
 class AnswerScores(Metric):
     """avg@k, its standard error, pass@k, maj@k and format rate of one student on one domain (Scores).
 
-    A question that comes twice, as DistributedSampler makes some to fill up, counts once.
+    A question that comes twice counts once.
 
     Args:
         ks: The k of pass@k and maj@k, each at most the number of responses per question.
