@@ -33,8 +33,8 @@ class RoundCheckpoint(Checkpoint):
     `last.ckpt` is the newest of them. For a `Specialist` a round is an epoch.
 
     A checkpoint is on the disk before it has its name, and the one before stays until then, so there is always a whole
-    one. A step or a validation that is given up can be left behind: `save_last_step` saves what was before it. A run that
-    is told to stop within a round, by `max_time`, `max_steps` or another callback, leaves a checkpoint of its last step.
+    one. A step or a validation that is given up can be left behind: `save_last_step` saves what was before it. A run
+    that is told to stop within a round, by `max_time`, `max_steps` or another callback, leaves one of its last step.
 
     Args:
         folder: Where to; by default `checkpoints` in the run's log folder.
