@@ -8,7 +8,8 @@ from typing import Any
 
 from opcod.attempts import Attempt
 from opcod.codistillation import CoDistillation
-from opcod.data.datamodule import QuestionData, StepBatch
+from opcod.data.datamodule import QuestionData
+from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question
 from opcod.data.sources import GeneratedScience, Splits
 from opcod.gate import Gate

@@ -12,7 +12,7 @@ import lightning as L
 from benchmarks.fixed_work import DOMAINS, FixedWork, Size, question_data, size_arguments, size_of
 from benchmarks.workers import Turn
 from opcod.contexts import ContextSettings
-from opcod.data.datamodule import StepBatch
+from opcod.data.loaders import StepBatch
 from opcod.matching import Matching
 from opcod.memory import keep_freed_memory
 from opcod.models import BaseModel

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opcod.data.datamodule import LessonData
+from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import Lesson, solve
 from opcod.data.science import WorkedQuestion
 from opcod.data.sources import GeneratedScience

@@ -22,7 +22,8 @@ from transformers import get_linear_schedule_with_warmup
 from opcod.chat import Chat
 from opcod.codistillation import CoDistillation
 from opcod.contexts import ContextSettings
-from opcod.data.datamodule import LessonData, QuestionData
+from opcod.data.datamodule import QuestionData
+from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import Lesson, LessonMix, solve, tutor
 from opcod.data.science import WorkedQuestion
 from opcod.data.sources import GeneratedScience

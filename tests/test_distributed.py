@@ -18,7 +18,7 @@ import yaml
 
 from commands_shown import ROOT
 from opcod.codistillation import CoDistillation
-from opcod.data.datamodule import QuestionBatches
+from opcod.data.loaders import QuestionBatches
 from opcod.evaluation import averages
 from opcod.gate import Gate
 from opcod.models import ModelError

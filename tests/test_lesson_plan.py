@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from opcod import cli, plan_commands
-from opcod.data.datamodule import LessonData
 from opcod.data.jsonl import write_questions
+from opcod.data.lesson_data import LessonData
 from opcod.data.questions import Question
 from opcod.data.sources import GeneratedScience, JsonQuestions
 from opcod.lesson_plan import plan_solve, plan_specialise

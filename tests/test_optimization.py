@@ -12,7 +12,7 @@ import yaml
 
 from opcod import cli
 from opcod.callbacks import RoundCheckpoint
-from opcod.data.datamodule import LessonData
+from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import LessonMix
 from opcod.data.sources import GeneratedScience
 from opcod.finetuning import FineTuning

@@ -5,7 +5,8 @@ import pytest
 import torch
 from lightning.pytorch.plugins import BitsandbytesPrecision
 
-from opcod.data.datamodule import LessonData, QuestionData
+from opcod.data.datamodule import QuestionData
+from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import LessonMix
 from opcod.data.sources import GeneratedScience
 from opcod.specialist import Specialist

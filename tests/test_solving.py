@@ -4,8 +4,8 @@ import pytest
 
 from opcod import cli, solving
 from opcod.attempts import Attempt
-from opcod.data.datamodule import LessonData
 from opcod.data.jsonl import read_questions, write_questions
+from opcod.data.lesson_data import LessonData
 from opcod.data.questions import Question, QuestionError
 from opcod.data.sources import GeneratedScience, JsonQuestions
 from opcod.grading import grade

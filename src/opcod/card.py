@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from opcod import __version__
-from opcod.data.datamodule import LessonData
+from opcod.data.lesson_data import LessonData
 from opcod.models import BUNDLED, BUNDLED_NAME
 from opcod.specialist import STUDENT, Specialist
 

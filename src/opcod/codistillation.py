@@ -13,7 +13,8 @@ from torch import nn
 from opcod.attempts import Attempt, Key
 from opcod.checkpoint import KEY, recount
 from opcod.contexts import ContextSettings, build_contexts
-from opcod.data.datamodule import QuestionData, StepBatch, check_settings
+from opcod.data.datamodule import QuestionData, check_settings
+from opcod.data.loaders import StepBatch
 from opcod.evaluation import Table, averages
 from opcod.feedback import Feedback, Outcome, judge
 from opcod.gate import Gate, cognizance_gaps

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from opcod.data.datamodule import StepBatch, check_settings
+from opcod.data.datamodule import check_settings
+from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question, QuestionError
 from opcod.peers import Peer
 from opcod.records import Clock, StepRecord, Sum

@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar
 import lightning as L
 
 from opcod.codistillation import CoDistillation
-from opcod.data.datamodule import LessonData, QuestionData
+from opcod.data.datamodule import QuestionData
+from opcod.data.lesson_data import LessonData
 from opcod.devices import Device
 from opcod.grpo import Grpo
 from opcod.lesson_plan import base_of, largest_step, longest_asked, prompts_to_solve, read_steps, standing_under

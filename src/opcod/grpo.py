@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from opcod.attempts import Attempt
-from opcod.data.datamodule import StepBatch
+from opcod.data.loaders import StepBatch
 from opcod.losses import clip_importance, hidden_log_probs
 from opcod.matching import Average, Size, faults_of, scored_together, token_weights
 from opcod.peers import Peer

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from opcod.callbacks.solutions import SolutionWriter
 from opcod.card import commit_of_checkout, model_card, title_of
 from opcod.commands import DEFAULTS, Command, SaveConfig, csv_logger, default_callbacks
-from opcod.data.datamodule import LessonData
+from opcod.data.lesson_data import LessonData
 from opcod.export import check_output, write_adapter
 from opcod.masking import masked
 from opcod.specialist import Specialist

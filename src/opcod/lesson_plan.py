@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from opcod.chat import Chat
-from opcod.data.datamodule import SIDE_BY_SIDE, LessonData, LessonLoader
+from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import solve
+from opcod.data.loaders import SIDE_BY_SIDE, LessonLoader
 from opcod.data.questions import Question
 from opcod.devices import Device
 from opcod.passes import Lengths, answering, imitating

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from opcod.attempts import Attempt
 from opcod.contexts import Context
-from opcod.data.datamodule import StepBatch
+from opcod.data.loaders import StepBatch
 from opcod.feedback import Feedback, Outcome
 from opcod.matching import Match
 

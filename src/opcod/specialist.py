@@ -14,7 +14,8 @@ from torch import Tensor
 from opcod.attempts import attempt, prompt_within
 from opcod.chat import Chat
 from opcod.checkpoint import check_base, check_scale
-from opcod.data.datamodule import LessonData, check_settings
+from opcod.data.datamodule import check_settings
+from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import Lesson
 from opcod.data.questions import Question
 from opcod.evaluation import ScoreBoard, flatten

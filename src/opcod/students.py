@@ -16,7 +16,8 @@ from torch import nn
 from opcod.attempts import Attempt, Key, attempt, prompt_within
 from opcod.chat import Chat
 from opcod.checkpoint import KEY, pack, unpack
-from opcod.data.datamodule import QuestionData, StepBatch, check_settings
+from opcod.data.datamodule import QuestionData, check_settings
+from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, ScoreBoard, Scores, Table, averages, flatten
 from opcod.exchange import check_alike, hand_over

@@ -9,7 +9,7 @@ from toy import QUESTIONS, SCORES, ToyData, ToyRounds, record_of, run, trainer_o
 
 from opcod.callbacks import RoundProgress
 from opcod.callbacks.progress import duration, gate_lines, step_line
-from opcod.data.datamodule import StepBatch
+from opcod.data.loaders import StepBatch
 from opcod.gate import Gate
 
 

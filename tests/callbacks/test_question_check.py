@@ -6,7 +6,8 @@ import pytest
 
 from opcod.callbacks import QuestionCheck
 from opcod.contexts import ContextSettings
-from opcod.data.datamodule import LessonData, QuestionData
+from opcod.data.datamodule import QuestionData
+from opcod.data.lesson_data import LessonData
 from opcod.data.questions import QuestionError
 from opcod.data.sources import GeneratedScience, Splits
 from opcod.finetuning import FineTuning

@@ -8,7 +8,7 @@ from toy import QUESTIONS, attempt_of, record_of, run, trainer_of
 from opcod.callbacks import RoundCheckpoint, SampleTable
 from opcod.callbacks.samples import exchange, sample_rows
 from opcod.contexts import Context
-from opcod.data.datamodule import StepBatch
+from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question
 from opcod.feedback import Feedback, Outcome
 from opcod.records import StepRecord

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from opcod.attempts import Attempt
 from opcod.contexts import Context
-from opcod.data.datamodule import StepLoader
+from opcod.data.loaders import StepLoader
 from opcod.data.questions import Question
 from opcod.drafts import Response
 from opcod.feedback import Feedback, Outcome

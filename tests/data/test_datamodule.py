@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from opcod.data.datamodule import QuestionData, StepLoader
+from opcod.data.datamodule import QuestionData
+from opcod.data.loaders import StepLoader
 from opcod.data.questions import Question, QuestionError
 from opcod.data.sources import GeneratedScience
 

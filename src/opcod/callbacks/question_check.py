@@ -9,7 +9,8 @@ import lightning as L
 
 from opcod.chat import Chat
 from opcod.codistillation import CoDistillation
-from opcod.data.datamodule import LessonData, QuestionData
+from opcod.data.datamodule import QuestionData
+from opcod.data.lesson_data import LessonData
 from opcod.data.questions import Question, QuestionError
 from opcod.finetuning import FineTuning
 from opcod.prompts import Message, student_messages, teacher_messages

@@ -17,7 +17,7 @@ from opcod.attempts import Attempt
 from opcod.callbacks.checkpoints import append_rows, run_folder, whole
 from opcod.callbacks.progress import tell
 from opcod.chat import Chat
-from opcod.data.datamodule import StepBatch
+from opcod.data.loaders import StepBatch
 from opcod.data.questions import LABELS
 from opcod.data.typography import visible
 from opcod.feedback import Feedback
