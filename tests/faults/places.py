@@ -6,7 +6,7 @@ A place is a part of the run, and the calls that lead there, as `faulty.arm` tak
 KILL, TERM, INT = "SIGKILL", "SIGTERM", "SIGINT"
 ALL = (KILL, TERM, INT)
 
-TOKEN = "opcod.rollout:choose"
+TOKEN = "opcod.drafts:choose"
 ROLLOUT = "opcod.students:Students.roll_out"
 VALIDATION = "opcod.students:Students.validation_step"
 UPDATE = "opcod.students:Students.update"

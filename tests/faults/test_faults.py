@@ -21,7 +21,7 @@ def name_of(place):
     part, fault = place
     *_, (call, number) = fault["calls"]
     when = "after" if fault["after"] else "at"
-    return f"{fault['act']}-{part}-{when}-{call.rpartition('.')[2]}-{number}"
+    return f"{fault['act']}-{part}-{when}-{call.replace(':', '.').rpartition('.')[2]}-{number}"
 
 
 def survives(server, config, folder, unbroken, place):
