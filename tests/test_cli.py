@@ -342,6 +342,14 @@ def test_what_the_output_has_no_code_for_is_written_as_an_escape(monkeypatch, tm
     assert rb"gr\xf6\xdfe" in out.buffer.getvalue()
 
 
+def test_input_that_was_begun_to_be_read_is_no_obstacle(monkeypatch, capsys):
+    begun = io.TextIOWrapper(io.BytesIO(b"one\ntwo\n"), "utf-8")
+    begun.readline()
+    monkeypatch.setattr(sys, "stdin", begun)
+    cli.main(["completion", "bash"])
+    assert "opcod" in capsys.readouterr().out
+
+
 def test_a_full_disk_is_said_in_words():
     assert "disk is full (here)" in (cli.explain(OSError(errno.ENOSPC, "No space left on device", "here")) or "")
     for error in (

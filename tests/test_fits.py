@@ -188,8 +188,6 @@ def test_few_layers_tell_what_solving_takes(deep_folder, tmp_path, key, part):
 
 
 def test_what_has_nothing_to_do_takes_what_stands(tiny_folder, tmp_path):
-    run = taught("specialise", tiny_folder, tmp_path, "--data.batch_size=41")
-    assert needs_of(run).parts == ["scoring"]
     run = taught("solve", tiny_folder, tmp_path)
     run.datamodule.setup("predict")
     write_questions(tmp_path / "out", [replace(q, solution="mine") for q in run.datamodule.unsolved])
@@ -333,7 +331,6 @@ def test_what_lessons_and_solving_may_take_is_what_is_planned(
     ("command", "part", "alone", "options"),
     [
         ("validate", "scoring", "evaluation.batch_size", []),
-        ("specialise", "scoring", "evaluation.batch_size", ["--data.batch_size=41"]),  # no lessons fill a step
         ("solve", "keyed", "solving.sampling.batch_size", []),
     ],
 )

@@ -7,6 +7,7 @@ Imports nothing heavy, so that `opcod --help` is quick; the commands themselves 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import io
@@ -92,7 +93,8 @@ def _take_any_text() -> None:
     """Write a character that the output's encoding does not have as an escape, and read any bytes."""
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+            with contextlib.suppress(io.UnsupportedOperation):  # some of the input was read before
+                stream.reconfigure(errors=errors)
 
 
 def explain(error: Exception) -> str | None:
