@@ -2,7 +2,7 @@
 
 import pytest
 
-from opcod.data.datamodule import LessonData
+from opcod.data.lesson_data import LessonData
 from opcod.data.questions import QuestionError
 from opcod.data.sources import GeneratedScience
 
