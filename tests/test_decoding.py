@@ -122,6 +122,8 @@ def test_rows_that_take_the_places_of_others_are_sampled_as_in_one_batch(family,
     plain = respond(share_prefixes=False)
     assert not joined
     assert_same(respond(batch_size=batch_size), plain)
+    assert not joined, "on a CPU batch follows batch"
+    assert_same(respond(batch_size=batch_size, fill_places=True), plain)
     assert joined
     longest = max(len(r.prompt) - r.shared for r in asked if r.shared) if any(r.shared for r in asked) else 0
     for before, new, at, room, prefixes in joined:
@@ -135,7 +137,7 @@ def test_no_more_prefixes_are_kept_than_planned_with(joined):
     base = base_of(FAMILIES["llama"](), "sdpa")
     asked = QUEUES["groups"][:16] + [r for number in range(7, 19) for r in question(number, 1)]
     with base.using("ann"):
-        found = sample(base, asked, Sampling(max_new_tokens=SPARE, batch_size=16), MANY_ENDS[::6])
+        found = sample(base, asked, Sampling(max_new_tokens=SPARE, batch_size=16, fill_places=True), MANY_ENDS[::6])
         together = sample(base, asked, Sampling(max_new_tokens=SPARE), MANY_ENDS[::6])
     assert_same(found, together)
     assert max(prefixes for *_, prefixes in joined) == 4 * PREFIXES, "a batch begins with four"
@@ -157,7 +159,7 @@ def test_places_where_rows_keep_copies_are_given_batch_by_batch(joined):
     base = base_of(FAMILIES["gemma3"](), "sdpa")
     asked = QUEUES["groups"]
     with base.using("ann"):
-        batches = sample(base, asked, Sampling(max_new_tokens=20, batch_size=8), MANY_ENDS[::6])
+        batches = sample(base, asked, Sampling(max_new_tokens=20, batch_size=8, fill_places=True), MANY_ENDS[::6])
         together = sample(base, asked, Sampling(max_new_tokens=20, share_prefixes=False), MANY_ENDS[::6])
     assert_same(batches, together)
     assert not joined

@@ -76,7 +76,7 @@ def test_responses_that_were_given_out_are_not_sampled_again(tiny_base, monkeypa
 
     monkeypatch.setattr(Rows, "fill", runs_out)
     with pytest.warns(UserWarning, match="batch_size at 8: this is done again with 4"):
-        again = respond(base, asked, batch_size=8)
+        again = respond(base, asked, batch_size=8, fill_places=True)
     assert_same(again, plain)
     assert drawn
     assert all(any(kept is response for response in again) for kept in drawn)

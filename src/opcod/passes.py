@@ -162,6 +162,10 @@ def _sampled(
     batch = min(rows, sampling.batch_size)
     requests = [Request(_tokens(prompt, row // same, shared, row // group), (), shared) for row in range(batch)]
 
+    assert isinstance(base, SimulatedBase)
+    fills = base.speed.repeat is not None if sampling.fill_places is None else sampling.fill_places
+    filled = fills and batch < rows
+
     def write(tokens: int, speed: Speed | None = None) -> Trace:
         """Read the prompts and write one token, the last of so many; or none."""
 
@@ -172,7 +176,7 @@ def _sampled(
                 taken = Rows(base, requests, replace(sampling, max_new_tokens=tokens, temperature=1.0, top_p=1.0), ())
                 taken.fill()
                 cache = taken.cache
-                others = [p for _ in range(PREFIXES - 1) for p in _copied_prefixes(cache)] if batch < rows else []
+                others = [p for _ in range(PREFIXES - 1) for p in _copied_prefixes(cache)] if filled else []
                 with base.decoding(cache):
                     taken.reserve(tokens - 1)
                     for layer in cache.layers:

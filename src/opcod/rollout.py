@@ -52,7 +52,10 @@ class Sampling:
         temperature: Logits are divided by it; 0 takes the likeliest token.
         top_p: Keep the likeliest tokens that together hold this probability.
         max_new_tokens: Longest response, its end token included.
-        batch_size: Responses sampled side by side; as they end, others take their places, where prefixes are shared.
+        batch_size: Responses sampled side by side.
+        fill_places: As responses end, others that wait take their places, where prefixes are shared; otherwise batch
+            follows batch. By default on a GPU alone: on a CPU a token takes the longer the more rows there are, so that
+            empty places cost little, and rows of different ages more.
         share_prefixes: Keep and read what neighbours begin with once, by opcod's own attention, for models that take
             one; otherwise every row has a copy, read by the model's attention.
         capture: On a GPU, where prefixes are shared, record what is done for one token as a CUDA graph and repeat it;
@@ -63,6 +66,7 @@ class Sampling:
     top_p: float = 1.0
     max_new_tokens: int = 256
     batch_size: int = 64
+    fill_places: bool | None = None
     share_prefixes: bool = True
     capture: bool = True
 
@@ -150,7 +154,8 @@ class Rows:
         requests: A batch of them is begun with; the others wait until places are free.
         sampling: How they are sampled.
         ends: Token ids that end a response.
-        on_gpu: Whether steps can be captured; by default what the device says.
+        on_gpu: Whether steps can be captured, and places are filled unless settings say so; by default what the device
+            is.
     """
 
     cache: DynamicCache
@@ -175,7 +180,9 @@ class Rows:
         self._live: list[int] = []  # the request of each row
         self._since: list[int] = []  # tokens that others had before its first
         self._drawn = 0  # tokens since the first row began
-        self._on_gpu = (base.device.type == "cuda" if on_gpu is None else on_gpu) and sampling.capture
+        on_gpu = base.device.type == "cuda" if on_gpu is None else on_gpu
+        self._may_capture = on_gpu and sampling.capture
+        self._may_join = on_gpu if sampling.fill_places is None else sampling.fill_places
         self._captured: Captured | None = None
         self._fits = False  # whether what was captured is of the shapes as they are
 
@@ -221,8 +228,8 @@ class Rows:
         if (place := self._drafts.first_without_number()) is not None:
             raise DivergedError(_NO_NUMBERS.format(place))
         going = self._drafts.going
-        count, waiting = int(going.sum()), self._begun < len(self.requests)
-        if count <= len(going) * (_FEW_IN_GRAPH if self._captures and not waiting else _FEW):
+        count, waited_for = int(going.sum()), self._joinable and self._begun < len(self.requests)
+        if count <= len(going) * (_FEW_IN_GRAPH if self._captures and not waited_for else _FEW):
             self._let_go(going)
             if not count or self._next():
                 return 0
@@ -235,13 +242,18 @@ class Rows:
 
     @property
     def _shared(self) -> SharedCache | None:
-        """The cache, if nothing in it is of a row alone but what is its own: rows can join those that there are."""
+        """The cache, if nothing in it is of a row alone but what is its own."""
         return self.cache if isinstance(self.cache, SharedCache) and self.cache.mask is not None else None
+
+    @property
+    def _joinable(self) -> bool:
+        """Whether rows may join those that there are."""
+        return self._may_join and self._shared is not None
 
     @property
     def _captures(self) -> bool:
         """Whether steps are captured, whose shapes must change only when there is to be more room."""
-        return self._on_gpu and self._shared is not None
+        return self._may_capture and self._shared is not None
 
     @property
     def _draws_alone(self) -> bool:
@@ -258,8 +270,9 @@ class Rows:
         size = self.sampling.batch_size
         free, together, prefixes = size - len(self._live), max(size // _TOGETHER, 1), len(self.requests)
         if self._live:
-            if self._shared is None:
+            if not self._joinable:
                 return 0
+            assert self._shared is not None
             prefixes = self._most_prefixes - self._shared.groups.count
         asked = self.requests[self._begun : self._begun + free + 1]  # one more tells whether the last is cut off
         count = 0
@@ -330,7 +343,7 @@ class Rows:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            self._on_gpu = False
+            self._may_capture = False
             warnings.warn(
                 f"sampling launches every operation by itself, as they cannot be captured: {error}", stacklevel=2
             )
