@@ -16,9 +16,10 @@ from opcod.feedback import Feedback, Outcome
 from opcod.models import BaseModel, ModelError
 from opcod.peers import Lora
 from opcod.prompts import student_messages, teacher_messages
-from opcod.rollout import Sampling, sample
+from opcod.rollout import Sampling
 from opcod.students import Student
 from test_codistillation import module_of
+from test_rollout import watched_keys
 from tiny import LORA, stir
 
 
@@ -106,14 +107,7 @@ def test_a_question_that_just_fits_is_answered_again_with_feedback(conversation,
 
 
 def test_no_two_draws_share_a_key(conversation, monkeypatch):
-    keys = []
-
-    def spy(base, requests, *given):
-        keys.extend(request.key for request in requests)
-        return sample(base, requests, *given)
-
-    for name in ("tutoring", "attempts"):
-        monkeypatch.setattr(f"opcod.{name}.sample", spy)
+    keys = watched_keys(monkeypatch, "tutoring", "attempts")
     monkeypatch.setattr("opcod.tutoring.judge", lambda raw, question, anchored: Feedback(raw, "f", Outcome.MATCH))
     list(conversation.ask(question_of("Why?")))
     assert len(set(keys)) == len(keys) == 2 * 3

@@ -20,9 +20,9 @@ from opcod.report.charts import logged
 from opcod.report.figures import trajectories
 from opcod.report.page import write_report
 from opcod.report.runs import read_run
-from opcod.rollout import sample
 from opcod.students import Student
 from test_codistillation import Watch, assert_same, final_state, module_of, owner
+from test_rollout import watched_keys
 from tiny import ZEPHYR, build_folder
 
 DOMAINS = ["physics", "chemistry", "materials"]
@@ -212,14 +212,7 @@ def test_no_two_draws_of_a_diagnosis_share_a_key(tiny_folder, monkeypatch):
     module.configure_model()
     asked = questions(TRIO)
     asked.setup("validate")
-    keys = []
-
-    def spy(base, requests, *given):
-        keys.extend(request.key for request in requests)
-        return sample(base, requests, *given)
-
-    for name in ("tutoring", "diagnosis"):
-        monkeypatch.setattr(f"opcod.{name}.sample", spy)
+    keys = watched_keys(monkeypatch, "tutoring", "diagnosis")
     diagnose(module, asked.splits.validation[:1])
     teacher_gaps(module, asked.splits.validation[:1], samples=2)
     assert len(keys) == 6 * 2 * 8 + 3 * 3 * 2  # there is no s, so that each is asked with f and with nothing

@@ -31,6 +31,19 @@ def requests(prompts=PROMPTS, seed=0):
     return [Request(prompt, (seed, "rollout", number)) for number, prompt in enumerate(prompts)]
 
 
+def watched_keys(monkeypatch, *names):
+    """The keys of all draws that these modules of opcod ask for from now on."""
+    keys = []
+
+    def spy(base, requests, *given):
+        keys.extend(request.key for request in requests)
+        return sample(base, requests, *given)
+
+    for name in names:
+        monkeypatch.setattr(f"opcod.{name}.sample", spy)
+    return keys
+
+
 def assert_same(one, other, atol=2e-5):
     assert len(one) == len(other)
     for left, right in zip(one, other, strict=True):

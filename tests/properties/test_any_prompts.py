@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opcod.contexts import fit_with
 from opcod.data.questions import Question
-from opcod.prompts import fit_context, format_question, neutralise, student_messages, teacher_messages
+from opcod.prompts import format_question, neutralise, student_messages, teacher_messages
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
@@ -44,15 +45,7 @@ def test_a_context_fits_and_never_loses_the_question(chat, asked, solution, feed
     question = Question("q", "physics", f"x{asked}", ("one", "two"), "A")
 
     def fit(longest):
-        return fit_context(
-            question,
-            solution,
-            feedback,
-            limit=longest,
-            encode=chat.prompt,
-            tokenize=chat.tokenize,
-            detokenize=chat.text,
-        )
+        return fit_with(chat, question, solution, feedback, limit=longest)
 
     bare = len(chat.prompt(teacher_messages(question, None, None)))
     if limit < bare:

@@ -6,12 +6,7 @@ from typing import Literal
 
 import lightning as L
 
-from opcod.data.loaders import (
-    SIDE_BY_SIDE,
-    QuestionBatches,
-    StepLoader,
-    batches_of,
-)
+from opcod.data.loaders import SIDE_BY_SIDE, QuestionBatches, StepLoader, batches_of
 from opcod.data.questions import Question, QuestionError
 from opcod.data.sources import QuestionSource, Splits
 

@@ -11,12 +11,7 @@ import lightning as L
 
 from opcod.data.datamodule import check_settings
 from opcod.data.lessons import Lesson, LessonMix, fiction_lessons, half_known_lessons, lessons
-from opcod.data.loaders import (
-    SIDE_BY_SIDE,
-    LessonLoader,
-    QuestionBatches,
-    batches_of,
-)
+from opcod.data.loaders import SIDE_BY_SIDE, LessonLoader, QuestionBatches, batches_of
 from opcod.data.questions import Question, QuestionError
 from opcod.data.science import WorkedQuestion
 from opcod.data.sources import QuestionSource, with_solutions
