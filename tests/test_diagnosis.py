@@ -114,7 +114,7 @@ def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys):
 
 
 def test_the_tutors_are_those_of_the_checkpoint(tiny_folder, run, tmp_path):
-    from opcod.callbacks.break_rates import freeze_tutors
+    from opcod.checkpoint import freeze_tutors
 
     cli.main(["fit", *run])
     last = tmp_path / "runs" / "version_0" / "checkpoints" / "last.ckpt"

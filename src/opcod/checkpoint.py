@@ -73,6 +73,24 @@ def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
         peer.load_state(kept["peers"][peer.name])
 
 
+def freeze_tutors(peers: Sequence[Peer], checkpoint: str | None) -> None:
+    """Make each peer's tutor the student of `checkpoint`, or the peer's own student as it is.
+
+    Raises:
+        ModelError: If the checkpoint holds other students, is of another base, or its adapters are scaled otherwise.
+    """
+    if checkpoint is None:
+        for peer in peers:
+            peer.copy("student", "tutor")
+        return
+    kept = read_checkpoint(Path(checkpoint))
+    for peer in peers:
+        roles = roles_of(kept, peer.name, checkpoint)
+        check_base(peer.name, kept["bases"][peer.name], peer.base.loaded.identity)
+        check_scale(peer.name, kept["lora"], peer.base.lora)
+        peer.base.load_state(peer.adapter("tutor"), roles["student"])
+
+
 def recount(checkpoint: dict[str, Any], batches: int) -> None:
     """Let a run go on whose rounds have another number of batches, as its phases are run at the same time, or no more.
 

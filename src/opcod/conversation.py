@@ -11,9 +11,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from opcod.attempts import Attempt, PromptTooLongError, attempt
-from opcod.callbacks.break_rates import freeze_tutors
 from opcod.candidates import Candidate, load
 from opcod.chat import Chat
+from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
 from opcod.contexts import fit_with
 from opcod.data.questions import Kind, Question

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,12 +16,11 @@ from rich.table import Table
 from opcod.callbacks.checkpoints import jsonl, run_folder, write_whole
 from opcod.callbacks.progress import tell
 from opcod.callbacks.samples import CHARACTERS, told
-from opcod.checkpoint import check_base, check_scale, read_checkpoint, roles_of
+from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.diagnosis import Diagnosis, Turn, diagnose
 from opcod.metrics import DIFFICULTIES
-from opcod.peers import Peer
 from opcod.ranks import Ranks
 
 NAME = "diagnosis.json"
@@ -61,24 +59,6 @@ class BreakRateTable(Callback):
         console = Console()
         for diagnosis in found:
             console.print(rate_table(diagnosis))
-
-
-def freeze_tutors(peers: Sequence[Peer], checkpoint: str | None) -> None:
-    """Make each peer's tutor the student of `checkpoint`, or the peer's own student as it is.
-
-    Raises:
-        ModelError: If the checkpoint holds other students, is of another base, or its adapters are scaled otherwise.
-    """
-    if checkpoint is None:
-        for peer in peers:
-            peer.copy("student", "tutor")
-        return
-    kept = read_checkpoint(Path(checkpoint))
-    for peer in peers:
-        roles = roles_of(kept, peer.name, checkpoint)
-        check_base(peer.name, kept["bases"][peer.name], peer.base.loaded.identity)
-        check_scale(peer.name, kept["lora"], peer.base.lora)
-        peer.base.load_state(peer.adapter("tutor"), roles["student"])
 
 
 def rate_table(diagnosis: Diagnosis) -> Table:

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from opcod.callbacks.break_rates import freeze_tutors
 from opcod.callbacks.checkpoints import run_folder, write_whole
 from opcod.callbacks.progress import tell
+from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.diagnosis import TeacherGap, teacher_gaps
