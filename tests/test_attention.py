@@ -1,8 +1,11 @@
+from collections import Counter
+
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from opcod.attention import GROUPED, grouped_attention
+import opcod.attention
+from opcod.attention import CAUSAL, GROUPED, causal_attention, grouped_attention
 
 IDS = torch.randint(0, 50, (3, 9), generator=torch.Generator().manual_seed(0))
 LEFT_PADDED = torch.tensor([[1] * 9, [0] * 2 + [1] * 7, [0] * 5 + [1] * 4])
@@ -84,3 +87,66 @@ def test_dropout_is_refused():
     one = torch.zeros(1, 1, 1, 1)
     with pytest.raises(ValueError, match="set the base model's `attention` to `sdpa`"):
         grouped_attention(None, one, one, one, None, dropout=0.1)
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """How often a mask was made, and how often a kernel was told that the queries are the last of the keys."""
+    counts = Counter()
+    for name in ("sdpa_mask", "causal_lower_right"):
+
+        def counted(*args, _name=name, _call=getattr(opcod.attention, name), **settings):
+            counts[_name] += 1
+            return _call(*args, **settings)
+
+        monkeypatch.setattr(opcod.attention, name, counted)
+    return counts
+
+
+def behind(attention, kv_heads, mask):
+    """Logits of the last four tokens behind the first five, and the gradient that goes through both."""
+    model = llama(attention, kv_heads)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    whole = bool(mask.all())
+    first, cache = None if whole else mask[:, :5], DynamicCache(config=model.config)
+    model(input_ids=IDS[:, :5], attention_mask=first, position_ids=places[:, :5], past_key_values=cache)
+    rest = model(
+        input_ids=IDS[:, 5:],
+        attention_mask=None if whole else mask,
+        position_ids=places[:, 5:],
+        past_key_values=cache,
+    )
+    rest.logits.square().sum().backward()
+    return rest.logits.detach(), model.model.layers[0].self_attn.k_proj.weight.grad
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("mask", [torch.ones_like(IDS), LEFT_PADDED], ids=["whole", "padded"])
+def test_what_goes_on_from_keys_is_as_under_a_mask_and_needs_none(kv_heads, mask, done):
+    for one, other in zip(behind(CAUSAL, kv_heads, mask), behind("sdpa", kv_heads, mask), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
+    assert done == ({"causal_lower_right": 2} if mask.all() else {"sdpa_mask": 2}), "a layer, or a pass"
+    for one, other in zip(outcome(CAUSAL, kv_heads, mask), outcome("sdpa", kv_heads, mask), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_windows_are_masked(done):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = MistralConfig(**shape, intermediate_size=48, vocab_size=50, sliding_window=4, initializer_range=0.3)
+    model = MistralForCausalLM(config).eval()
+    found = {}
+    for attention in ("sdpa", CAUSAL):
+        model.set_attn_implementation(attention)
+        with torch.no_grad():
+            cache = model(input_ids=IDS[:, :5], use_cache=True).past_key_values
+            found[attention] = model(input_ids=IDS[:, 5:], past_key_values=cache).logits
+    assert torch.allclose(found["sdpa"], found[CAUSAL], atol=1e-5)
+    assert set(done) == {"sdpa_mask"}
+
+
+@pytest.mark.parametrize("attend", [grouped_attention, causal_attention])
+def test_a_model_that_chooses_its_keys_is_refused(attend):
+    rows = torch.ones(1, 1, 2, 4)
+    with pytest.raises(ValueError, match=r"sparse_indices.*`sdpa`"):
+        attend(None, rows, rows, rows, None, sparse_indices=torch.zeros(1, 2, 1))

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
 import opcod.rollout
+from opcod.attention import causal_attention
 from opcod.checkpoint import KEY
 from opcod.cli import main
 from opcod.losses import token_log_probs
@@ -89,6 +91,25 @@ def test_captured_rows_take_the_places_of_others(asked, captures):
         found = sample(base, asked, Sampling(max_new_tokens=LIMIT, batch_size=9), MANY_ENDS[::24])
     assert_alike(found, together)
     assert len(captures) > 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_queries_behind_keys_see_as_much_as_under_a_mask(dtype):
+    """In bfloat16 by a kernel that takes none, forwards and backwards."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    shapes = [(2, 8, 40, 64), (2, 2, 100, 64), (2, 2, 100, 64)]
+    tensors = [torch.randn(s, generator=generator, device="cuda", dtype=dtype, requires_grad=True) for s in shapes]
+    layer = SimpleNamespace(num_key_value_groups=4, is_causal=True)
+    mask = torch.ones(40, 100, dtype=torch.bool, device="cuda").tril(60)[None, None]
+
+    def outcome(tensors, mask):
+        attended = causal_attention(layer, *tensors, mask)[0]
+        return attended, *torch.autograd.grad(attended.float().sin().sum(), tensors)
+
+    expected = outcome([t.detach().double().requires_grad_() for t in tensors], mask)
+    for ours, theirs in zip(outcome(tensors, None), expected, strict=True):
+        tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+        torch.testing.assert_close(ours.double(), theirs, **tolerance)
 
 
 def loaded(folder, device="cuda", **settings):

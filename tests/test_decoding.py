@@ -68,7 +68,7 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("attention", ["opcod_grouped", "sdpa"])
+@pytest.mark.parametrize("attention", ["opcod_grouped", "opcod_causal", "sdpa"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("asked", GROUPS.values(), ids=GROUPS)
 def test_the_same_tokens_are_sampled_as_from_a_copy_a_row(family, attention, asked):

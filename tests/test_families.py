@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention.bias import causal_upper_left
 from transformers import AutoConfig, Mamba2Config, MiniMaxConfig, RwkvConfig
 
 import test_decoding
@@ -71,6 +72,7 @@ BORROWED = {"gemma3n_text"}
 STATES = {"qwen3_5_text", "lfm2"}
 OWN_SHAPE = {"falcon", "bloom"}
 OWN_ATTENTION = OWN_SHAPE | {"qwen3_5_text"}
+MORE_THAN_SDPA = {"gemma2", "gpt_oss"}
 UNPLANNED = {"mixtral", "gpt_oss", "deepseek_v3", "bloom"} | STATES
 
 
@@ -79,8 +81,8 @@ def config_of(kind):
     return AutoConfig.for_model(kind, **(settings if kind in OWN_SHAPE else SHAPE | settings))
 
 
-def base_of(kind):
-    return test_decoding.base_of(config_of(kind), "eager" if kind in OWN_ATTENTION else "opcod_grouped")
+def base_of(kind, attention="opcod_grouped"):
+    return test_decoding.base_of(config_of(kind), "eager" if kind in OWN_ATTENTION else attention)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,9 +101,13 @@ def test_the_same_is_sampled_with_shared_beginnings_and_with_merged_weights(kind
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_shared_beginnings_have_the_same_gradient(kind, recompute):
-    base = base_of(kind)
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [(kind, "opcod_grouped") for kind in KINDS]
+    + [(kind, "opcod_causal") for kind in KINDS if kind not in OWN_ATTENTION | MORE_THAN_SDPA],
+)
+def test_shared_beginnings_have_the_same_gradient(kind, attention, recompute):
+    base = base_of(kind, attention)
     assert base.family.goes_on == (kind not in BORROWED | STATES)
     start = random_ids(12, seed=1)
     plain = [Scored((*start, *random_ids(n, seed=n)), random_ids(20, seed=7 + n)) for n in (3, 5)]
@@ -140,6 +146,12 @@ def test_shared_beginnings_have_the_same_gradient(kind, recompute):
 def test_a_model_that_cannot_be_sampled_from_or_adapted_is_refused(config, message):
     with pytest.raises(ModelError, match=message):
         test_decoding.base_of(config, "eager")
+
+
+def test_kernels_that_see_less_behind_what_was_read_are_found_out(monkeypatch):
+    monkeypatch.setattr("opcod.attention.causal_lower_right", causal_upper_left)
+    with pytest.raises(ModelError, match="Olmo2ForCausalLM does not go on from what it has read"):
+        base_of("olmo2", "opcod_causal")
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss", "falcon"])

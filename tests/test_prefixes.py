@@ -98,10 +98,11 @@ def of_two_solutions(name, number, *, swap):
     return contexts
 
 
+@pytest.mark.parametrize("attention", ["opcod_grouped", "opcod_causal"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("micro_batch_tokens", [10_000, 300, 1])
-def test_a_question_behind_which_two_solutions_stand_is_read_once(reads, family, micro_batch_tokens):
-    tutee = Peer("ann", "physics", base_of(FAMILIES[family](), "opcod_grouped"))
+def test_a_question_behind_which_two_solutions_stand_is_read_once(reads, family, micro_batch_tokens, attention):
+    tutee = Peer("ann", "physics", base_of(FAMILIES[family](), attention))
     tutee.create(seed=0, source=None)
     for number, role in enumerate(("student", "teacher")):
         stir(tutee.base, tutee.adapter(role), seed=number)

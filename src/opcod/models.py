@@ -33,7 +33,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from opcod.attention import GROUPED
+from opcod.attention import CAUSAL, GROUPED
 
 BUNDLED = "bundled"
 BUNDLED_NAME = "SmolLM2-135M-Instruct"
@@ -72,8 +72,9 @@ class BaseModel:
             the adapter is added to them. `auto` does not pack on a CPU, which has to unpack every layer for every
             forward pass, nor where unpacked weights take at most a 32nd of a GPU's memory; it packs `while_learning`
             where they take at most a quarter.
-        attention: transformers' `attn_implementation`, such as `sdpa`, `eager` or `flash_attention_2`; `auto` is
-            opcod's own `opcod_grouped` on a CPU, for models that take one, and otherwise what transformers chooses.
+        attention: transformers' `attn_implementation`, such as `sdpa`, `eager` or `flash_attention_2`; `auto` is what
+            transformers chooses, but for models that take another opcod's own, `opcod_grouped` on a CPU and
+            `opcod_causal` on a GPU in place of `sdpa`.
         chat_template: File with a Jinja chat template, for a base model that has none.
     """
 
@@ -138,10 +139,19 @@ def compute_dtype(wanted: str, device: Device) -> torch.dtype:
     return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
 
 
-def attention_of(base: BaseModel, device: torch.device) -> str | None:
-    """The attention implementation on `device`; None leaves it to transformers, as `BaseModel.attention` describes."""
-    automatic = GROUPED if device.type == "cpu" else None
-    return automatic if base.attention == "auto" else base.attention
+def attention_of(base: BaseModel, device: torch.device, chosen: str = "sdpa") -> str:
+    """The attention implementation of a model that takes any.
+
+    Args:
+        base: Which base model; `auto` is as `BaseModel.attention` describes it.
+        device: Where.
+        chosen: What transformers chooses.
+    """
+    if base.attention != "auto":
+        return base.attention
+    if device.type == "cpu":
+        return GROUPED
+    return CAUSAL if device.type == "cuda" and chosen == "sdpa" else chosen
 
 
 def packing_of(base: BaseModel, device: torch.device, unpacked: float, memory: float | None) -> Packing:
@@ -309,9 +319,8 @@ def _load_weights(
         "use_safetensors": True,  # weights of any other kind are pickled
         "trust_remote_code": False,
     }
-    attention = attention_of(base, device)
     if base.attention != "auto":
-        options["attn_implementation"] = attention
+        options["attn_implementation"] = base.attention
     if base.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -321,8 +330,8 @@ def _load_weights(
         )
     with _explained(base), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(source, revision=base.revision, **options)
-        if base.attention == "auto" and attention is not None and model.is_backend_compatible():
-            model.set_attn_implementation(attention)
+        if base.attention == "auto" and model.is_backend_compatible():
+            model.set_attn_implementation(attention_of(base, device, model.config._attn_implementation))
         packed = [m for m in model.modules() if isinstance(m, Linear4bit)]
         unpacked = float(sum(dtype.itemsize * m.in_features * m.out_features for m in packed))
         memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

@@ -86,7 +86,7 @@ def read_prefixes(
     if ids.shape[1]:
         places = positions(mask)[:, -ids.shape[1] :]
         grown = cache.growing() if isinstance(cache, ReplayedCache) else cache
-        base.hidden(ids, attention_mask=mask, position_ids=places, cache=cache)
+        base.hidden(ids, attention_mask=padding(mask), position_ids=places, cache=cache)
         cache = grown
     return cache, repeat_runs(runs, mask, cache=cache if mask.shape[1] else None)
 
@@ -137,6 +137,11 @@ def left_padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> t
             ids[row, -len(sequence) :] = torch.tensor(sequence)
             mask[row, -len(sequence) :] = 1
     return ids.to(device), mask.to(device)
+
+
+def padding(mask: Tensor) -> Tensor | None:
+    """The mask as a model is given it: None where nothing is padding, for which there are faster kernels."""
+    return None if bool(mask.all()) else mask
 
 
 def positions(mask: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from opcod.drafts import Drafts, Response
 from opcod.halving import halved_where_full, is_out_of_memory
 from opcod.optimization import DivergedError
 from opcod.peers import SharedBase
-from opcod.prefixes import equal_runs, left_padded, positions, read_prefixes, repeat_runs
+from opcod.prefixes import equal_runs, left_padded, padding, positions, read_prefixes, repeat_runs
 from opcod.stopping import look_up
 
 _FEW = 0.8
@@ -383,7 +383,7 @@ def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tu
     mask = torch.cat([mask, own], 1)
     hidden = base.hidden(
         ids,
-        attention_mask=None if bool(mask.all()) else mask,
+        attention_mask=padding(mask),
         position_ids=positions(mask)[:, -ids.shape[1] :],
         cache=cache,
     )[:, -1]

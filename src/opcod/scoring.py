@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from opcod.halving import halved_where_full
 from opcod.peers import SharedBase
-from opcod.prefixes import equal_runs, kindred_runs, positions, read_prefixes
+from opcod.prefixes import equal_runs, kindred_runs, padding, positions, read_prefixes
 from opcod.stopping import look_up
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def _read(base: SharedBase, ids: Tensor, prefixes: Sequence[tuple[int, ...]]) ->
     cache, mask = read_prefixes(base, prefixes)
     mask = torch.cat([mask, torch.ones_like(ids)], 1)
     places = positions(mask)[:, -ids.shape[1] :]
-    return base.hidden(ids, attention_mask=None if bool(mask.all()) else mask, position_ids=places, cache=cache)
+    return base.hidden(ids, attention_mask=padding(mask), position_ids=places, cache=cache)
 
 
 def response_tokens(sequences: Sequence[Scored], device: torch.device) -> Tensor:
