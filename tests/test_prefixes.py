@@ -200,6 +200,13 @@ def test_micro_batches_hold_every_sequence_once_within_their_tokens():
     assert token_batches(alone, 1) == [[2], [4], [0], [3], [5], [1]], "longest first"
 
 
+@pytest.mark.parametrize(("shared", "together"), [((20, 20), True), ((20, 24), False)])
+def test_a_large_family_is_not_padded_for_another(shared, together):
+    rows = [*[scored(30, 10, shared[0], 1)] * 3, scored(30, 10, shared[1], 2)]
+    assert len(token_batches(rows, 130)) == (1 if together else 2)
+    assert len(token_batches(rows, 160)) == 1, "less than half"
+
+
 def test_micro_batches_keep_those_together_that_share_a_prefix():
     families = [scored(50, 10, 40, start) for start in (1, 1, 1, 2, 2, 2)]
     assert token_batches(families, 100) == [[0, 1, 2], [3, 4, 5]]

@@ -117,8 +117,9 @@ def over_micro_batches(
 def token_batches(sequences: Sequence[Scored], max_tokens: int) -> list[list[int]]:
     """Cut sequences into micro-batches of at most `max_tokens` padded tokens, longest first.
 
-    Neighbours that share a prefix stay together, as far as they fit, and so do those whose prefixes are kindred. A
-    sequence longer than that makes a micro-batch of its own.
+    Neighbours that share a prefix stay together, as far as they fit, and so do those whose prefixes are kindred; but
+    where they fill half a micro-batch, not beside others whose prefixes are longer or shorter, as padding keeps a GPU
+    from its fastest attention. A sequence longer than that makes a micro-batch of its own.
 
     Returns:
         Indices into `sequences`, each exactly once.
@@ -130,7 +131,7 @@ def token_batches(sequences: Sequence[Scored], max_tokens: int) -> list[list[int
     for part in chain.from_iterable(
         sorted(kin, key=lambda parts: (-max(sequences[i].own for p in parts for i in p), parts))
     ):
-        if batches and padded_tokens(sequences, [*batches[-1], part]) <= max_tokens:
+        if batches and _go_together(sequences, [*batches[-1], part], max_tokens):
             batches[-1].append(part)
         else:
             batches.append([part])
@@ -143,6 +144,13 @@ def _fitting(sequences: Sequence[Scored], family: list[int], max_tokens: int) ->
     size = max((max_tokens - sequences[family[0]].shared) // longest, 1)
     for start in range(0, len(family), size):
         yield family[start : start + size]
+
+
+def _go_together(sequences: Sequence[Scored], parts: Sequence[Sequence[int]], max_tokens: int) -> bool:
+    """Whether these parts fit one micro-batch, without padding of prefixes where one of them is large."""
+    even = len({sequences[part[0]].shared for part in parts}) == 1
+    largest = max(padded_tokens(sequences, [part]) for part in parts)
+    return padded_tokens(sequences, parts) <= max_tokens and (even or 2 * largest <= max_tokens)
 
 
 def padded_tokens(sequences: Sequence[Scored], parts: Sequence[Sequence[int]]) -> int:
