@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -93,13 +94,13 @@ def test_dropout_is_refused():
 def done(monkeypatch):
     """How often a mask was made, and how often a kernel was told that the queries are the last of the keys."""
     counts = Counter()
+
+    def counted(name, call, *args, **settings):
+        counts[name] += 1
+        return call(*args, **settings)
+
     for name in ("sdpa_mask", "causal_lower_right"):
-
-        def counted(*args, _name=name, _call=getattr(opcod.attention, name), **settings):
-            counts[_name] += 1
-            return _call(*args, **settings)
-
-        monkeypatch.setattr(opcod.attention, name, counted)
+        monkeypatch.setattr(opcod.attention, name, partial(counted, name, getattr(opcod.attention, name)))
     return counts
 
 

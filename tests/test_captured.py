@@ -1,16 +1,20 @@
 """Steps that a GPU would repeat as a captured graph, recorded and repeated here operation by operation."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+import opcod.captured
 import opcod.rollout
+from opcod.captured import Waits
 from opcod.decoding import SPARE
 from opcod.optimization import DivergedError
 from opcod.rollout import Rows, Sampling
-from test_decoding import FAMILIES, GROUPS, QUEUES, base_of
+from test_decoding import FAMILIES, GROUPS, QUEUES, base_of, question
 from test_rollout import MANY_ENDS, assert_same
 
 LIMIT = SPARE + 30  # beyond what is allocated at once
@@ -103,7 +107,7 @@ def test_a_step_is_recorded_anew_where_rows_take_the_places_of_others(asked, set
     base, asked = base_of(FAMILIES["qwen3"](), "sdpa"), QUEUES[asked]
     with base.using("ann"):
         plain = opcod.rollout.sample(base, asked, Sampling(max_new_tokens=LIMIT, **settings), MANY_ENDS[::12])
-    sampling = Sampling(max_new_tokens=LIMIT, batch_size=9, **settings)
+    sampling = Sampling(max_new_tokens=LIMIT, batch_size=9, fill_places=True, **settings)
     assert_same(repeated(base, asked, sampling, MANY_ENDS[::12]), plain)
     assert recorder.made > 3
 
@@ -181,3 +185,73 @@ def test_what_comes_after_a_response_has_ended_may_be_no_number(recorder):
     first = whole[0].tokens.tolist().index(end) + 1
     found = repeated(base, asked, sampling, (end,), after=spoil)
     assert found[0].tokens.tolist() == whole[0].tokens[:first].tolist()
+
+
+def test_rows_stay_until_others_fit_into_their_places(recorder):
+    base = base_of(FAMILIES["llama"](), "sdpa")
+    asked = [r for number in range(1, 6) for r in question(number, 8)]
+    with base.using("ann"), torch.no_grad():
+        rows = Rows(base, asked, Sampling(max_new_tokens=LIMIT, batch_size=32, fill_places=True), (), on_gpu=True)
+        rows.fill()
+        rows._drafts.finished[:7] = True
+        assert rows.look() > 0
+        assert len(rows._live) == 32, "eight begin together"
+        rows._drafts.finished[7] = True
+        assert rows.look() == 0
+        rows.fill()
+    assert rows._live == list(range(8, 40))
+
+
+def test_a_model_that_waits_for_numbers_is_found_out_before_it_is_captured_and_once(recorder):
+    config = FAMILIES["llama"]()
+    config.rope_parameters = {**config.rope_parameters, "rope_type": "dynamic", "factor": 2.0}
+    base, asked = base_of(config, "sdpa"), GROUPS["groups of one size"]
+    sampling = Sampling(max_new_tokens=40)
+    with base.using("ann"):
+        plain = opcod.rollout.sample(base, asked, sampling, ())
+    assert base.captures is None, "nothing is captured on a CPU"
+    with pytest.warns(UserWarning, match=r"waits for a number .*_local_scalar_dense"):
+        assert_same(repeated(base, asked, sampling, ()), plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert_same(repeated(base, asked, sampling, ()), plain)
+    assert not recorder.made
+
+
+@pytest.mark.parametrize(
+    ("work", "waits"),
+    [
+        (lambda x: x.sum().item(), True),
+        (lambda x: x[x > 0], True),
+        (lambda x: x.masked_select(x > 0), True),
+        (lambda x: x[torch.tensor([0, 2])], False),
+        (lambda x: (2 * x).softmax(0), False),
+        (lambda x: x + torch.tensor(2.0), False),
+    ],
+)
+def test_what_waits_for_the_device_is_noticed(work, waits):
+    with Waits(torch.device("cpu")) as seen:
+        work(torch.ones(3))
+    assert bool(seen.found) == waits
+
+
+def test_a_copy_to_or_from_the_device_is_noticed():
+    with Waits(torch.device("meta")) as seen:
+        torch.ones(3, device="meta").add(1).copy_(torch.ones(3))
+    assert seen.found == "aten.copy_.default"
+
+
+def test_memory_that_torch_keeps_is_given_back_where_a_capture_finds_none(monkeypatch):
+    given_back, made = [], []
+
+    def recorded(work, device, pool):
+        if not given_back:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        made.append(pool)
+        return "graph"
+
+    monkeypatch.setattr(opcod.captured, "_recorded", recorded)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
+    opcod.captured.Captured(lambda: None, torch.device("cpu"))
+    assert made == [None]
+    assert given_back == [True]

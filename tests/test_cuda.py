@@ -88,7 +88,7 @@ def test_captured_rows_take_the_places_of_others(asked, captures):
     base, asked = base_of(FAMILIES["llama"](), "sdpa", device="cuda"), QUEUES[asked]
     with base.using("ann"):
         together = sample(base, asked, Sampling(max_new_tokens=LIMIT, capture=False), MANY_ENDS[::24])
-        found = sample(base, asked, Sampling(max_new_tokens=LIMIT, batch_size=9), MANY_ENDS[::24])
+        found = sample(base, asked, Sampling(max_new_tokens=LIMIT, batch_size=9, fill_places=True), MANY_ENDS[::24])
     assert_alike(found, together)
     assert len(captures) > 2
 

@@ -122,7 +122,7 @@ def test_rows_that_take_the_places_of_others_are_sampled_as_in_one_batch(family,
     plain = respond(share_prefixes=False)
     assert not joined
     assert_same(respond(batch_size=batch_size), plain)
-    assert not joined, "on a CPU batch follows batch"
+    assert not joined, "batch follows batch"
     assert_same(respond(batch_size=batch_size, fill_places=True), plain)
     assert joined
     longest = max(len(r.prompt) - r.shared for r in asked if r.shared) if any(r.shared for r in asked) else 0

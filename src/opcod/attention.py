@@ -6,8 +6,8 @@ Where several query heads share a key-value head, their queries stand under one 
 own `eager` and `sdpa` copy the keys and values for every one of them first, at every decoded token. Where several
 responses share what they begin with (`decoding.SharedCache`), so do theirs.
 
-`opcod_causal`, for a GPU, is `sdpa`, whose fast kernels take no mask: it gives them none where tokens without padding go on
-from keys that were read before.
+`opcod_causal`, for a GPU, is `sdpa`, whose fast kernels take no mask: it gives them none where tokens without padding
+go on from keys that were read before.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _in_whole_vectors(key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor,
 def _refuse_choices(settings: Mapping[str, Any]) -> None:
     """Refuse a model that leaves it to attention to see only the keys that it names (DeepSeek 3.2, MiniMax M3)."""
     if chosen := [name for name, value in settings.items() if name.endswith("indices") and value is not None]:
-        raise ValueError(f"this model attends to some keys alone ({chosen[0]}): set the base model's `attention` to `sdpa`")
+        raise ValueError(f"this model attends to {chosen[0]} alone: set the base model's `attention` to `sdpa`")
 
 
 def causal_attention(

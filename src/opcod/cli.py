@@ -110,8 +110,8 @@ def explain(error: Exception) -> str | None:
     if is_out_of_memory(error):
         said = next(iter(str(error).splitlines()), type(error).__name__)
         return (
-            "the memory is full: lower `matching.micro_batch_tokens` and `rollout.batch_size`, or set "
-            f"`checkpoint_activations` to true ({said})"
+            "the memory is full: lower `matching.micro_batch_tokens` and `rollout.batch_size`, set "
+            f"`checkpoint_activations` to true, or on a GPU `base.packed` to yes ({said})"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'no file named'}): free space, or write to another folder"

@@ -162,9 +162,7 @@ def _sampled(
     batch = min(rows, sampling.batch_size)
     requests = [Request(_tokens(prompt, row // same, shared, row // group), (), shared) for row in range(batch)]
 
-    assert isinstance(base, SimulatedBase)
-    fills = base.speed.repeat is not None if sampling.fill_places is None else sampling.fill_places
-    filled = fills and batch < rows
+    filled = sampling.fill_places and batch < rows
 
     def write(tokens: int, speed: Speed | None = None) -> Trace:
         """Read the prompts and write one token, the last of so many; or none."""

@@ -117,6 +117,8 @@ class SharedBase(nn.Module):
                 fuse_norm(module)
         self.activate(_BARE)
         self.family = family_of(loaded.model)
+        self.captures: bool | None = None
+        """Whether a GPU can repeat what it does for a token; None until that was looked at."""
         self._check()
 
     @property

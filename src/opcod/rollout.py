@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from opcod.captured import Captured
+from opcod.captured import Captured, Waits
 from opcod.decoding import GrowingLayer, SharedCache
 from opcod.drafts import Drafts, Response
 from opcod.halving import halved_where_full, is_out_of_memory
@@ -54,8 +54,8 @@ class Sampling:
         max_new_tokens: Longest response, its end token included.
         batch_size: Responses sampled side by side.
         fill_places: As responses end, others that wait take their places, where prefixes are shared; otherwise batch
-            follows batch. By default on a GPU alone: on a CPU a token takes the longer the more rows there are, so that
-            empty places cost little, and rows of different ages more.
+            follows batch. On a CPU, where a token takes the longer the more rows there are, that is slower where
+            responses are of like lengths; on a GPU it has not been measured.
         share_prefixes: Keep and read what neighbours begin with once, by opcod's own attention, for models that take
             one; otherwise every row has a copy, read by the model's attention.
         capture: On a GPU, where prefixes are shared, record what is done for one token as a CUDA graph and repeat it;
@@ -66,7 +66,7 @@ class Sampling:
     top_p: float = 1.0
     max_new_tokens: int = 256
     batch_size: int = 64
-    fill_places: bool | None = None
+    fill_places: bool = False
     share_prefixes: bool = True
     capture: bool = True
 
@@ -154,8 +154,7 @@ class Rows:
         requests: A batch of them is begun with; the others wait until places are free.
         sampling: How they are sampled.
         ends: Token ids that end a response.
-        on_gpu: Whether steps can be captured, and places are filled unless settings say so; by default what the device
-            is.
+        on_gpu: Whether steps can be captured; by default what the device is.
     """
 
     cache: DynamicCache
@@ -182,7 +181,6 @@ class Rows:
         self._drawn = 0  # tokens since the first row began
         on_gpu = base.device.type == "cuda" if on_gpu is None else on_gpu
         self._may_capture = on_gpu and sampling.capture
-        self._may_join = on_gpu if sampling.fill_places is None else sampling.fill_places
         self._captured: Captured | None = None
         self._fits = False  # whether what was captured is of the shapes as they are
 
@@ -192,7 +190,7 @@ class Rows:
         Returns:
             Whether there are rows.
         """
-        if count := self._next():
+        if count := self._next(range(len(self._live))):
             if self._live:
                 self.reserve(1)
                 with self.base.decoding(self.cache):
@@ -210,8 +208,10 @@ class Rows:
             if self._draws_alone:
                 self._draw()
         else:
-            self._token()
-            if self._captures and self._left > _WORTH_CAPTURING:
+            worth = self._captures and self._left > _WORTH_CAPTURING
+            self._read_watched() if worth and self.base.captures is None else self._read()
+            self._draw()
+            if worth and self._captures:
                 self._capture()
         self._moved()
         self._drawn += 1
@@ -228,10 +228,11 @@ class Rows:
         if (place := self._drafts.first_without_number()) is not None:
             raise DivergedError(_NO_NUMBERS.format(place))
         going = self._drafts.going
-        count, waited_for = int(going.sum()), self._joinable and self._begun < len(self.requests)
-        if count <= len(going) * (_FEW_IN_GRAPH if self._captures and not waited_for else _FEW):
+        which = going.nonzero()[:, 0].tolist()
+        followed = len(which) <= _FEW * len(going) and self._next(which) > 0
+        if followed or len(which) <= len(going) * (_FEW_IN_GRAPH if self._captures else _FEW):
             self._let_go(going)
-            if not count or self._next():
+            if followed or not which:
                 return 0
         return min(self._left, _BETWEEN_LOOKS if self._captures else 1)
 
@@ -248,12 +249,12 @@ class Rows:
     @property
     def _joinable(self) -> bool:
         """Whether rows may join those that there are."""
-        return self._may_join and self._shared is not None
+        return self.sampling.fill_places and self._shared is not None
 
     @property
     def _captures(self) -> bool:
         """Whether steps are captured, whose shapes must change only when there is to be more room."""
-        return self._may_capture and self._shared is not None
+        return self._may_capture and self.base.captures is not False and self._shared is not None
 
     @property
     def _draws_alone(self) -> bool:
@@ -265,15 +266,15 @@ class Rows:
         """Most tokens that a row may still get."""
         return self.sampling.max_new_tokens - self._drawn + max(self._since)
 
-    def _next(self) -> int:
-        """How many requests can begin: those with one prompt together, and with not too many prompts in all."""
+    def _next(self, beside: Sequence[int]) -> int:
+        """How many requests can begin beside these rows: those with one prompt together, and not too many prompts."""
         size = self.sampling.batch_size
-        free, together, prefixes = size - len(self._live), max(size // _TOGETHER, 1), len(self.requests)
-        if self._live:
+        free, together, prefixes = size - len(beside), max(size // _TOGETHER, 1), len(self.requests)
+        if beside:
             if not self._joinable:
                 return 0
             assert self._shared is not None
-            prefixes = self._most_prefixes - self._shared.groups.count
+            prefixes = self._most_prefixes - len({self._shared.groups.of_row[row] for row in beside})
         asked = self.requests[self._begun : self._begun + free + 1]  # one more tells whether the last is cut off
         count = 0
         for run in list(equal_runs([r.prompt[: r.shared] or r.prompt for r in asked]))[: max(prefixes, 0)]:
@@ -329,6 +330,14 @@ class Rows:
         if isinstance(self.cache, SharedCache):
             self.cache.place.add_(1)
 
+    def _read_watched(self) -> None:
+        """As `_read`; note whether it could be captured."""
+        with Waits(self.base.device) as waits:
+            self._read()
+        self.base.captures = waits.found is None
+        if waits.found:
+            _tell_launched(f"the model waits for a number as it reads a token ({waits.found})")
+
     def _moved(self) -> None:
         """What a repeated graph does not do: note that a token was read."""
         if isinstance(self.cache, SharedCache):
@@ -343,10 +352,8 @@ class Rows:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            self._may_capture = False
-            warnings.warn(
-                f"sampling launches every operation by itself, as they cannot be captured: {error}", stacklevel=2
-            )
+            self.base.captures = False
+            _tell_launched(str(error))
 
     def _let_go(self, going: Tensor) -> None:
         """Give out the responses of rows that have ended, and keep the others."""
@@ -360,6 +367,10 @@ class Rows:
             self._hidden, self._place = self._hidden[which], self._place[which]
             self._drafts.keep(which)
         self._fits = False
+
+
+def _tell_launched(why: str) -> None:
+    warnings.warn(f"sampling launches every operation by itself, as they cannot be captured: {why}", stacklevel=3)
 
 
 def prefill(base: SharedBase, requests: Sequence[Request], *, share: bool) -> tuple[DynamicCache, Tensor, Tensor]:
