@@ -1,9 +1,11 @@
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import opcod.attention
 from opcod.attention import CAUSAL, GROUPED, causal_attention, grouped_attention
@@ -144,6 +146,18 @@ def test_windows_are_masked(done):
             found[attention] = model(input_ids=IDS[:, 5:], past_key_values=cache).logits
     assert torch.allclose(found["sdpa"], found[CAUSAL], atol=1e-5)
     assert set(done) == {"sdpa_mask"}
+
+
+def test_autocast_casts_what_needs_no_mask():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 4, n, 8, generator=generator) for n in (3, 7, 7))
+    layer = SimpleNamespace(is_causal=True)
+    mask = torch.ones(3, 7, dtype=torch.bool).tril(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        masked = sdpa_attention_forward(layer, query, key.bfloat16(), value.bfloat16(), mask)[0]
+        found = causal_attention(layer, query, key.bfloat16(), value.bfloat16(), None)[0]
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, masked)
 
 
 @pytest.mark.parametrize("attend", [grouped_attention, causal_attention])

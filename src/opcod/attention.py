@@ -150,6 +150,9 @@ def causal_attention(
     _refuse_choices(settings)
     if attention_mask is None and 1 < query.shape[2] < key.shape[2] and getattr(module, "is_causal", True):
         attention_mask = causal_lower_right(query.shape[2], key.shape[2])
+        if torch.is_autocast_enabled(query.device.type):  # whose casts that mask goes around
+            dtype = torch.get_autocast_dtype(query.device.type)
+            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     attended: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)[0]
     return attended, None
 
