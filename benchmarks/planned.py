@@ -1,4 +1,4 @@
-"""What `opcod plan` says of the rollouts that `benchmarks.on_gpu` measures: groups of 8, prompts of 300, 128 new tokens.
+"""What `opcod plan` says of the rollouts that `benchmarks.on_gpu` measures: 4 prompts of 300 x 8 x 128 new tokens.
 
     python -m benchmarks.planned --device h100
 
@@ -58,17 +58,16 @@ def planned(shape: str, quantization: str, packed: str, device: Device) -> float
 
 
 def measured(path: Path = MEASURED) -> dict[tuple[str, str, str], Rate]:
-    """By shape, quantisation and whether weights stayed packed; before f4734b5 was left, `auto` meant that they did."""
+    """By shape, quantisation and packing; at f4734b5 `auto` meant that 4-bit weights stay packed."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
-        rates = {r["by"]: r["tokens_per_second"] for r in one.get("rollouts", ()) if isinstance(one["rollouts"], list)}
-        if rates:
-            asked = one["options"]
-            packed = (
-                "no" if asked["quantization"] == "none" else "yes" if one["commit"] == "f4734b5" else asked["packed"]
-            )
-            found[asked["shape"], asked["quantization"], packed] = Rate(rates["opcod, captured"], rates["generate"])
+        asked, rows = one["options"], one.get("rollouts")
+        if rows:
+            rates = {row["by"]: row["tokens_per_second"] for row in rows}
+            packed = "yes" if one["commit"] == "f4734b5" else asked["packed"]
+            case = asked["shape"], asked["quantization"], "no" if asked["quantization"] == "none" else packed
+            found[case] = Rate(rates["opcod, captured"], rates["generate"])
     return found
 
 
@@ -79,9 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     known = measured()
     generate = {(shape, quantization): rate.generate for (shape, quantization, _), rate in known.items()}
-    print(
-        "| model | weights | packed | planned, tokens/s | measured | to generate, measured |\n|---|---|---|---|---|---|"
-    )
+    print("| model | weights | packed | planned, tokens/s | measured | generate |\n|---|---|---|---|---|---|")
     for case in CASES:
         rate, seen, theirs = planned(*case, GPUS[options.device]), known.get(case), generate.get(case[:2])
         columns = [f"{rate:,.0f}", f"{seen.opcod:,.0f}" if seen else "", f"{theirs:,.0f}" if theirs else ""]

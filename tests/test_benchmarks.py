@@ -3,7 +3,9 @@
 import pytest
 from benchmarks.compare import ROWS, Measured, figure_of, measure, worse
 from benchmarks.curves import exponent
+from benchmarks.planned import measured, planned
 from benchmarks.workers import Worker
+from opcod.devices import GPUS
 
 
 def test_a_steps_work_is_fixed(tiny_folder):
@@ -61,3 +63,10 @@ def test_a_ratio_is_worse_only_beyond_the_tolerance():
 
 def test_an_exponent_is_the_slope_of_the_logarithms():
     assert exponent([1.0, 2.0, 4.0], [3.0, 12.0, 48.0]) == pytest.approx(2.0)
+
+
+def test_rollouts_are_planned_beside_what_was_measured():
+    assert planned("tiny", "none", "no", GPUS["h100"]) > planned("tiny", "nf4", "yes", GPUS["h100"]) > 0
+    known = measured()
+    assert {case: rate.opcod > rate.generate for case, rate in known.items()} == dict.fromkeys(known, True)
+    assert ("Qwen3-8B", "nf4", "yes") in known

@@ -28,6 +28,8 @@ class Captured:
         RuntimeError: If the work cannot be captured, such as when it waits for a number; or for want of memory.
     """
 
+    _graph: torch.cuda.CUDAGraph
+
     def __init__(self, work: Callable[[], object], device: torch.device, before: Captured | None = None) -> None:
         pool = None if before is None else before._graph.pool()
         try:
@@ -43,7 +45,7 @@ class Captured:
         self._graph.replay()
 
 
-def _recorded(work: Callable[[], object], device: torch.device, pool: tuple[int, int] | None) -> torch.cuda.CUDAGraph:
+def _recorded(work: Callable[[], object], device: torch.device, pool: Any) -> torch.cuda.CUDAGraph:
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)
     with torch.cuda.stream(_stream(device)):
