@@ -5,6 +5,7 @@ from benchmarks.compare import ROWS, Measured, figure_of, measure, worse
 from benchmarks.curves import exponent
 from benchmarks.planned import measured, planned
 from benchmarks.workers import Worker
+
 from opcod.devices import GPUS
 
 
