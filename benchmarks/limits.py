@@ -9,14 +9,13 @@ Of a rollout only some tokens are sampled, with the room that the last one needs
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.on_gpu import memory, model_at_hand, shape_arguments, show_what_matters, synchronize, written
+from benchmarks.on_gpu import memory, model_at_hand, shape_arguments, show_what_matters, synchronize, tell, written
 from opcod.contexts import ContextSettings
 from opcod.matching import Matching, match
 from opcod.models import BaseModel, load_base
@@ -114,7 +113,7 @@ def main() -> None:
     with written(found, options):
         for name, part in parts.items():
             found[name] = part()
-            print(name, json.dumps(found[name]), flush=True)
+            tell(options, **{name: found[name]})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""What is measured on a GPU, gone through on a CPU with a tiny shape."""
+
+import sys
+
+import pytest
+import torch
+from benchmarks import on_gpu, recorded
+
+import opcod.rollout
+
+LITTLE = ["--questions=1", "--samples=2", "--length=6", "--feedback=4", "--steps=1", "--groups"]
+
+
+@pytest.fixture
+def measured(tiny_folder, tmp_path, monkeypatch):
+    """Has a module measure the tiny shape: the line it adds, and what it told on the way."""
+
+    def measure(module, *options):
+        output = tmp_path / "gpu.jsonl"
+        given = ["--shape=tiny", f"--tokenizer={tiny_folder}", f"--folder={tmp_path}", f"--output={output}", *options]
+        monkeypatch.setattr(sys, "argv", ["measure", *given])
+        module.main()
+        return recorded.lines(output)[-1], recorded.lines(tmp_path / "gpu.steps.jsonl")
+
+    return measure
+
+
+def test_steps_are_told_as_they_come(measured):
+    found, told = measured(on_gpu, *LITTLE)
+    assert [list(line)[-1] for line in told] == ["ceilings", "step", "step"]
+    assert found["steps"] == [line["step"] for line in told[1:]]
+    assert {"shape": "tiny", "length": 6}.items() <= found["options"].items()
+    assert all(line["options"] == found["options"] for line in told)
+    assert found["out_of_memory"] == 0
+
+
+def test_want_of_memory_is_counted(measured, monkeypatch):
+    go_through, tries = opcod.rollout._go_through, []
+
+    def short_of_memory_once(rows):
+        tries.append(rows)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError
+        go_through(rows)
+
+    monkeypatch.setattr(opcod.rollout, "_go_through", short_of_memory_once)
+    found, _ = measured(on_gpu, *LITTLE, "--most=1")
+    assert found["out_of_memory"] == 1
+    assert len(found["steps"]) == 1
+
+
+def test_what_fails_leaves_what_it_had(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(opcod.rollout, "_go_through", lambda rows: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measured(on_gpu, *LITTLE)
+    assert list(recorded.lines(tmp_path / "gpu.steps.jsonl")[0]) == ["options", "ceilings"]
+    assert recorded.lines(tmp_path / "gpu.jsonl")[0]["error"] == "ZeroDivisionError: division by zero"
