@@ -62,13 +62,26 @@ def matched(tutee: Peer, at: Lengths, context: ContextSettings, samples: int, to
     return shown | {"seconds": time.perf_counter() - began} | memory()
 
 
+def base_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `base_of`, on a command line."""
+    shape_arguments(parser)
+    parser.add_argument("--quantization", default="nf4")
+    parser.add_argument("--packed", default="auto")
+    parser.add_argument("--dtype", default="bfloat16")
+
+
+def base_of(options: argparse.Namespace) -> SharedBase:
+    """A model of the shape, without adapters."""
+    device, folder = model_at_hand(options)
+    spec = BaseModel(folder, quantization=options.quantization, packed=options.packed, dtype=options.dtype)
+    return SharedBase(load_base(spec, device), Lora(rank=8), checkpoint_activations=True)
+
+
 def main() -> None:
     """Measure, and add a line of JSON to the output."""
     show_what_matters()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shape_arguments(parser)
-    parser.add_argument("--quantization", default="nf4")
-    parser.add_argument("--packed", default="auto")
+    base_arguments(parser)
     parser.add_argument("--samples", type=int, default=8)
     for name, default in {
         "prompt": 2048,
@@ -81,9 +94,7 @@ def main() -> None:
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    device, folder = model_at_hand(options)
-    spec = BaseModel(folder, quantization=options.quantization, packed=options.packed, dtype="bfloat16")
-    base = SharedBase(load_base(spec, device), Lora(rank=8), checkpoint_activations=True)
+    base = base_of(options)
     peers = [Peer(name, "physics", base) for name in ("one", "other")]
     for peer in peers:
         peer.create(seed=0, source=None)

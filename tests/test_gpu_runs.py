@@ -4,9 +4,10 @@ import sys
 
 import pytest
 import torch
-from benchmarks import on_gpu, recorded
+from benchmarks import on_gpu, places, recorded
 
 import opcod.rollout
+from opcod.decoding import SharedCache
 
 LITTLE = ["--questions=1", "--samples=2", "--length=6", "--feedback=4", "--steps=1", "--groups"]
 
@@ -55,3 +56,16 @@ def test_what_fails_leaves_what_it_had(measured, tmp_path, monkeypatch):
         measured(on_gpu, *LITTLE)
     assert list(recorded.lines(tmp_path / "gpu.steps.jsonl")[0]) == ["options", "ceilings"]
     assert recorded.lines(tmp_path / "gpu.jsonl")[0]["error"] == "ZeroDivisionError: division by zero"
+
+
+def test_places_are_filled_or_not_for_the_same_responses(measured, monkeypatch):
+    join, joined = SharedCache.join, []
+    monkeypatch.setattr(SharedCache, "join", lambda *given: joined.append(join(*given)))
+    few = ["--questions=16", "--samples=4", "--batch_size=8", "--prompt=10", "--mean=6", "--limit=24", "--turns=1"]
+    found, told = measured(places, *few, "--quantization=none", "--dtype=float32")
+    assert len(joined) > 4
+    assert found["agreed"] == {"responses": 1.0, "lengths": 1.0}
+    assert found["filled"]["tokens"] == found["batch by batch"]["tokens"]
+    assert found["filled"]["mean_length"] == pytest.approx(6 * (1 - (5 / 6) ** 24), rel=0.3), "of a geometric one, cut"
+    assert found["filled"]["deviation"] > 3
+    assert [list(line)[1] for line in told] == ["filled", "batch by batch", "times_as_fast"]
