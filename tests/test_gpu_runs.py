@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from benchmarks import on_gpu, places, recorded
+from benchmarks import limits, on_gpu, places, recorded
 
 import opcod.rollout
 from opcod.decoding import SharedCache
@@ -69,3 +69,19 @@ def test_places_are_filled_or_not_for_the_same_responses(measured, monkeypatch):
     assert found["filled"]["mean_length"] == pytest.approx(6 * (1 - (5 / 6) ** 24), rel=0.3), "of a geometric one, cut"
     assert found["filled"]["deviation"] > 3
     assert [list(line)[1] for line in told] == ["filled", "batch by batch", "times_as_fast"]
+
+
+def test_matching_is_measured_with_prompts_shared_and_apart(measured, monkeypatch):
+    match, seen = limits.match, []
+
+    def spied(tutee, contexts, settings, backward):
+        seen.append((settings.share_prefixes, len(contexts), len(contexts[-1].prompt)))
+        return match(tutee, contexts, settings, backward)
+
+    monkeypatch.setattr(limits, "match", spied)
+    lengths = ["--prompt=50", "--response=40", "--feedback=30", "--samples=3"]
+    found, told = measured(limits, *lengths, "--parts", "match", "match_apart")
+    warm, whole = 3 * limits.TOKENS, 50 + 40 + 30
+    assert seen == [(share, 3, length) for share in (True, False) for length in (warm, whole)]
+    assert [list(line)[1] for line in told] == ["match", "match_apart"]
+    assert all(found[part]["context_tokens"] == whole and found[part]["seconds"] > 0 for part in limits.PARTS[2:])
