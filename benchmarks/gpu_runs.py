@@ -22,8 +22,10 @@ import torch
 
 from benchmarks import limits, on_gpu
 from benchmarks.fixed_work import FixedWork
+from benchmarks.shapes import SHAPES, model_of_shape
 from opcod.devices import GIB
 
+SMALL_MODEL = "SmolLM2-135M"
 STEP = ["--questions=8", "--length=256", "--feedback=128", "--feedback_batch_size=64", "--micro_batch_tokens=8192"]
 SMALL = [*STEP, "--groups", "4", "--turns=2"]
 SMALLEST = [*SMALL, "--micro_batch_tokens=32768"]  # of a model that keeps so few numbers a token
@@ -58,8 +60,8 @@ def shape(name: str, takes: float, model: str, quantization: str, options: list[
 
 
 RUNS = [
-    shape("SmolLM2-135M nf4", 45, "SmolLM2-135M", "nf4", SMALLEST),
-    shape("SmolLM2-135M bf16", 45, "SmolLM2-135M", "none", SMALLEST),
+    shape("SmolLM2-135M nf4", 45, SMALL_MODEL, "nf4", SMALLEST),
+    shape("SmolLM2-135M bf16", 45, SMALL_MODEL, "none", SMALLEST),
     Run("TRL", 70, "compare", ("--only=to TRL$", "--repeats=3", "--ours", "micro_batch_tokens=8192"), alone=True),
     shape("Qwen3-8B nf4", 110, "Qwen3-8B", "nf4", LARGE),
     shape("Qwen3-8B bf16", 90, "Qwen3-8B", "none", LARGE),
@@ -75,7 +77,8 @@ def work(run: Run, folder: Path, tokenizer: Path, models: Path) -> None:
     """Do it, here or in a process of its own."""
     given = [f"--tokenizer={tokenizer}", f"--output={folder / f'{run.module}.jsonl'}", f"--folder={models}"]
     if run.module == "compare":
-        given = [f"--output={folder / 'trl.json'}", f"--model={models / 'SmolLM2-135M'}"]
+        model = model_of_shape(SHAPES[SMALL_MODEL](), models / SMALL_MODEL, tokenizer)
+        given = [f"--output={folder / 'trl.json'}", f"--model={model}"]
     arguments = [*given, *run.options]
     if run.alone:
         subprocess.run(

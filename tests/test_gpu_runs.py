@@ -4,10 +4,11 @@ import sys
 
 import pytest
 import torch
-from benchmarks import limits, on_gpu, places, recorded
+from benchmarks import gpu_runs, limits, on_gpu, places, recorded
 
 import opcod.rollout
 from opcod.decoding import SharedCache
+from opcod.models import BaseModel, load_base
 
 LITTLE = ["--questions=1", "--samples=2", "--length=6", "--feedback=4", "--steps=1", "--groups"]
 
@@ -85,3 +86,14 @@ def test_matching_is_measured_with_prompts_shared_and_apart(measured, monkeypatc
     assert seen == [(share, 3, length) for share in (True, False) for length in (warm, whole)]
     assert [list(line)[1] for line in told] == ["match", "match_apart"]
     assert all(found[part]["context_tokens"] == whole and found[part]["seconds"] > 0 for part in limits.PARTS[2:])
+
+
+def test_trl_is_given_a_model_on_a_fresh_machine(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(gpu_runs.SHAPES, gpu_runs.SMALL_MODEL, gpu_runs.SHAPES["tiny"])
+    monkeypatch.setattr(gpu_runs.subprocess, "run", lambda command, **how: given.extend(command))
+    given = []
+    monkeypatch.setattr(sys, "argv", ["gpu_runs", f"--tokenizer={tiny_folder}", f"--models={tmp_path}"])
+    sys.argv += [f"--output={tmp_path / 'out'}", "--only=TRL"]
+    gpu_runs.main()
+    (model,) = [option.removeprefix("--model=") for option in given if option.startswith("--model=")]
+    assert load_base(BaseModel(model, quantization="none")).model.config.hidden_size == 64
