@@ -1,16 +1,20 @@
 """What is measured on a GPU, gone through on a CPU with a tiny shape."""
 
+import importlib
 import sys
 
 import pytest
 import torch
-from benchmarks import gpu_runs, limits, on_gpu, places, recorded
+from benchmarks import compare, gpu_runs, limits, on_gpu, places, recorded, shapes
+from benchmarks.fixed_work import FixedWork
+from benchmarks.gpu_runs import Run
 
 import opcod.rollout
 from opcod.decoding import SharedCache
 from opcod.models import BaseModel, load_base
 
 LITTLE = ["--questions=1", "--samples=2", "--length=6", "--feedback=4", "--steps=1", "--groups"]
+LENGTHS = ["--prompt=50", "--response=40", "--feedback=30", "--samples=3"]
 
 
 @pytest.fixture
@@ -80,20 +84,72 @@ def test_matching_is_measured_with_prompts_shared_and_apart(measured, monkeypatc
         return match(tutee, contexts, settings, backward)
 
     monkeypatch.setattr(limits, "match", spied)
-    lengths = ["--prompt=50", "--response=40", "--feedback=30", "--samples=3"]
-    found, told = measured(limits, *lengths, "--parts", "match", "match_apart")
+    found, told = measured(limits, *LENGTHS, *gpu_runs.MATCH)
     warm, whole = 3 * limits.TOKENS, 50 + 40 + 30
     assert seen == [(share, 3, length) for share in (True, False) for length in (warm, whole)]
     assert [list(line)[1] for line in told] == ["match", "match_apart"]
-    assert all(found[part]["context_tokens"] == whole and found[part]["seconds"] > 0 for part in limits.PARTS[2:])
+    assert all(found[part]["context_tokens"] == whole and found[part]["seconds"] > 0 for part in gpu_runs.MATCH[1:])
+
+
+def test_what_decides_comes_first():
+    assert [run.name for run in gpu_runs.RUNS] == [
+        "tests",
+        "SmolLM2-135M places",
+        "Qwen3-8B places",
+        "Qwen3-8B nf4",
+        "Qwen3-8B match, 1,024",
+        "Qwen3-8B match, 4,096",
+        "Qwen3-8B nf4 in 24 GB",
+        "Qwen3-8B nf4 packed",
+        "SmolLM2-135M nf4 packed",
+        "SmolLM2-135M nf4",
+        "SmolLM2-135M bf16",
+        "Qwen3-8B bf16",
+        "Qwen3-0.6B nf4",
+        "Qwen3-0.6B bf16",
+        "TRL",
+        "Qwen3-8B limits",
+    ]
+
+
+class ReachedError(Exception):
+    """The command line was understood."""
+
+
+@pytest.mark.parametrize("run", gpu_runs.RUNS[1:], ids=lambda run: run.name)
+def test_options_of_runs_are_understood(run, tmp_path, tiny_folder, monkeypatch):
+    def stop(*given):
+        raise ReachedError
+
+    for module, name in ((on_gpu, "model_at_hand"), (limits, "model_at_hand"), (compare, "measure")):
+        monkeypatch.setattr(module, name, stop)
+    monkeypatch.setitem(shapes.SHAPES, gpu_runs.SMALL_MODEL, shapes.SHAPES["tiny"])
+    monkeypatch.setattr(sys, "argv", ["x", *gpu_runs.given_to(run.module, tmp_path, tiny_folder, tmp_path)])
+    sys.argv += run.options
+    with pytest.raises(ReachedError):
+        importlib.import_module(run.module).main()
 
 
 def test_trl_is_given_a_model_on_a_fresh_machine(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu_runs.SHAPES, gpu_runs.SMALL_MODEL, gpu_runs.SHAPES["tiny"])
-    monkeypatch.setattr(gpu_runs.subprocess, "run", lambda command, **how: given.extend(command))
-    given = []
+    monkeypatch.setitem(shapes.SHAPES, gpu_runs.SMALL_MODEL, shapes.SHAPES["tiny"])
+    *_, model = gpu_runs.given_to("benchmarks.compare", tmp_path, tiny_folder, tmp_path)
+    assert load_base(BaseModel(model.removeprefix("--model="), quantization="none")).model.config.hidden_size == 64
+
+
+def test_runs_of_a_tiny_shape(tiny_folder, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(FixedWork, "cpu", FixedWork.cpu)
+    runs = [
+        Run("version", 60, "pytest", ("--version",), alone=True),
+        gpu_runs.shape("steps", 60, "tiny", "none", LITTLE),
+        Run("no such module", 60, "benchmarks.nothing", ()),
+        gpu_runs.shape("no such option", 60, "tiny", "none", ["--nothing"]),
+        gpu_runs.shape("matching", 60, "tiny", "none", [*LENGTHS, *gpu_runs.MATCH], module="limits"),
+    ]
+    monkeypatch.setattr(gpu_runs, "RUNS", runs)
+    output = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["gpu_runs", f"--tokenizer={tiny_folder}", f"--models={tmp_path}"])
-    sys.argv += [f"--output={tmp_path / 'out'}", "--only=TRL"]
+    sys.argv.append(f"--output={output}")
     gpu_runs.main()
-    (model,) = [option.removeprefix("--model=") for option in given if option.startswith("--model=")]
-    assert load_base(BaseModel(model, quantization="none")).model.config.hidden_size == 64
+    assert [line["options"]["shape"] for line in recorded.lines(output / "gpu.jsonl")] == ["tiny", "tiny"]
+    for shown in (capfd.readouterr().out, (output / "alone.log").read_text()):
+        assert f"pytest {pytest.__version__}" in shown
