@@ -1,8 +1,9 @@
 """All of the GPU's table, what decides most first, as far as the time allows.
 
-    python -m benchmarks.gpu_runs --tokenizer FOLDER --output FOLDER --seconds 900
+    python -m benchmarks.gpu_runs --tokenizer FOLDER --output FOLDER --seconds 570
 
-Most runs share one process, as imports take half a minute on a slow disk; what others print stands
+Given again with the same output folder, it goes on: what `runs.jsonl` there has as done is left out, and what was begun
+in vain comes last. Most runs share one process, as imports take half a minute on a slow disk; what others print stands
 in `alone.log`. A run that fails is told, and does not keep the next from running.
 """
 
@@ -18,6 +19,9 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from benchmarks import recorded
 
 SMALL_MODEL = "SmolLM2-135M"
 STEP = ["--questions=8", "--length=256", "--feedback=128", "--feedback_batch_size=64", "--micro_batch_tokens=8192"]
@@ -47,6 +51,11 @@ class Run:
     module: str
     options: tuple[str, ...]
     alone: bool = False
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What tells it from others in a line of `runs.jsonl`."""
+        return {"name": self.name, "module": self.module, "options": list(self.options)}
 
 
 def shape(
@@ -139,6 +148,13 @@ def still_held() -> float:
     return torch.cuda.memory_allocated() / GIB
 
 
+def left_to_do(file: Path, pattern: str) -> list[Run]:
+    """What is asked for and not recorded as done; the later, the oftener it was begun."""
+    seen = [(str({k: line[k] for k in ("name", "module", "options")}), line["state"]) for line in recorded.lines(file)]
+    asked = [run for run in RUNS if re.search(pattern, run.name) and (str(run.named), "done") not in seen]
+    return sorted(asked, key=lambda run: seen.count((str(run.named), "begun")))
+
+
 def main() -> None:
     """One after another."""
     began = time.monotonic()
@@ -149,20 +165,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600, help="no run is begun that may last longer than that")
     parser.add_argument("--only", default="", help="a pattern: runs in whose name it is found")
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    for run in RUNS:
-        if not re.search(options.only, run.name):
-            continue
+    record = options.output / "runs.jsonl"
+    for run in left_to_do(record, options.only):
         held = still_held()
         passed = time.monotonic() - began
         if passed + run.takes > options.seconds:
             print(f"== {passed:.0f} s: {run.name} is left out", flush=True)
             continue
         print(f"== {passed:.0f} s: {run.name}, beside {held:.2f} GiB", flush=True)
+        recorded.add(record, run.named | {"state": "begun"})
+        state = "done"
         try:
             work(run, options.output, options.tokenizer, options.models)
         except (Exception, SystemExit):
+            state = "failed"
             print(traceback.format_exc()[-1500:], flush=True)
+        recorded.add(record, run.named | {"state": state, "seconds": time.monotonic() - began - passed})
     print(f"== {time.monotonic() - began:.0f} s: end", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -136,8 +137,22 @@ def test_trl_is_given_a_model_on_a_fresh_machine(tiny_folder, tmp_path, monkeypa
     assert load_base(BaseModel(model.removeprefix("--model="), quantization="none")).model.config.hidden_size == 64
 
 
-def test_runs_of_a_tiny_shape(tiny_folder, tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def go_through(tiny_folder, tmp_path, monkeypatch):
+    """Goes through some runs, and tells the states that are recorded."""
     monkeypatch.setattr(FixedWork, "cpu", FixedWork.cpu)
+
+    def go_through(runs, *options):
+        monkeypatch.setattr(gpu_runs, "RUNS", runs)
+        given = [f"--tokenizer={tiny_folder}", f"--models={tmp_path}", f"--output={tmp_path / 'out'}", *options]
+        monkeypatch.setattr(sys, "argv", ["gpu_runs", *given])
+        gpu_runs.main()
+        return [(line["name"], line["state"]) for line in recorded.lines(tmp_path / "out" / "runs.jsonl")]
+
+    return go_through
+
+
+def test_runs_of_a_tiny_shape(go_through, tmp_path, capfd):
     runs = [
         Run("version", 60, "pytest", ("--version",), alone=True),
         gpu_runs.shape("steps", 60, "tiny", "none", LITTLE),
@@ -145,11 +160,27 @@ def test_runs_of_a_tiny_shape(tiny_folder, tmp_path, monkeypatch, capfd):
         gpu_runs.shape("no such option", 60, "tiny", "none", ["--nothing"]),
         gpu_runs.shape("matching", 60, "tiny", "none", [*LENGTHS, *gpu_runs.MATCH], module="limits"),
     ]
-    monkeypatch.setattr(gpu_runs, "RUNS", runs)
-    output = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", ["gpu_runs", f"--tokenizer={tiny_folder}", f"--models={tmp_path}"])
-    sys.argv.append(f"--output={output}")
-    gpu_runs.main()
-    assert [line["options"]["shape"] for line in recorded.lines(output / "gpu.jsonl")] == ["tiny", "tiny"]
-    for shown in (capfd.readouterr().out, (output / "alone.log").read_text()):
+    states = go_through(runs)
+    assert states[1::2] == [(r.name, "failed" if r.name.startswith("no") else "done") for r in runs]
+    assert [line["options"]["shape"] for line in recorded.lines(tmp_path / "out" / "gpu.jsonl")] == ["tiny", "tiny"]
+    for shown in (capfd.readouterr().out, (tmp_path / "out" / "alone.log").read_text()):
         assert f"pytest {pytest.__version__}" in shown
+
+
+def test_what_is_done_is_left_out_and_what_was_begun_in_vain_comes_last(go_through, tmp_path, monkeypatch):
+    one, two, three = (Run(name, 5, "x", ()) for name in ("one", "two", "three"))
+    monkeypatch.setattr(gpu_runs, "work", lambda run, *given: 1 / 0 if run is one and not again else None)
+    again = False
+    for run in (one, two):
+        recorded.add(tmp_path / "out" / "runs.jsonl", run.named | {"state": "begun"})  # and the process was ended
+    assert go_through([one, two], "--only=one")[2:] == [("one", "begun"), ("one", "failed")]
+    again = True
+    assert [name for name, state in go_through([one, two, three])[4:] if state == "begun"] == ["three", "two", "one"]
+    assert len(go_through([one, two, three])) == 10, "all is done"
+    assert go_through([replace(one, options=("--other",)), two, three])[10:] == [("one", "begun"), ("one", "done")]
+
+
+def test_a_run_for_which_no_time_is_left_is_not_begun(go_through, monkeypatch):
+    monkeypatch.setattr(gpu_runs, "work", lambda *given: None)
+    states = go_through([Run("long", 1000, "x", ()), Run("short", 1, "x", ())], "--seconds=500")
+    assert states == [("short", "begun"), ("short", "done")]
