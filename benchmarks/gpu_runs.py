@@ -4,12 +4,14 @@
 
 Given again with the same output folder, it goes on: what `runs.jsonl` there has as done is left out, and what was begun
 in vain comes last. Most runs share one process, as imports take half a minute on a slow disk; what others print stands
-in `alone.log`. A run that fails is told, and does not keep the next from running.
+in `alone.log`. A run that fails is told, and does not keep the next from running. One that takes twice as long as it
+may is ended; where it shares the process, that ends too and shows what it waited for: then give the command again.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import importlib
 import re
@@ -99,7 +101,7 @@ def work(run: Run, folder: Path, tokenizer: Path, models: Path) -> None:
     if run.alone:
         by_itself([sys.executable, "-m", run.module, *arguments], folder / "alone.log", 2 * run.takes)
     else:
-        here(run.module, arguments)
+        here(run.module, arguments, 2 * run.takes)
 
 
 def given_to(module: str, folder: Path, tokenizer: Path, models: Path) -> list[str]:
@@ -125,13 +127,17 @@ def by_itself(command: list[str], log: Path, seconds: float) -> None:
             print(file.read()[-1500:], flush=True)
 
 
-def here(module: str, arguments: list[str]) -> None:
-    """Run a module in this process."""
+def here(module: str, arguments: list[str], seconds: float) -> None:
+    """Run a module in this process, which ends if that takes longer, whatever it waits for."""
     from benchmarks.fixed_work import FixedWork
 
     FixedWork.cpu = lambda module: module  # type: ignore[assignment,method-assign]  # it would be carried off the GPU
     sys.argv = [module, *arguments]
-    importlib.import_module(module).main()
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        importlib.import_module(module).main()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def still_held() -> float:

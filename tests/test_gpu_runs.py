@@ -1,6 +1,8 @@
 """What is measured on a GPU, gone through on a CPU with a tiny shape."""
 
 import importlib
+import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -184,3 +186,12 @@ def test_a_run_for_which_no_time_is_left_is_not_begun(go_through, monkeypatch):
     monkeypatch.setattr(gpu_runs, "work", lambda *given: None)
     states = go_through([Run("long", 1000, "x", ()), Run("short", 1, "x", ())], "--seconds=500")
     assert states == [("short", "begun"), ("short", "done")]
+
+
+def test_a_run_that_hangs_ends_the_process_and_shows_where(tmp_path, monkeypatch):
+    (tmp_path / "hanging.py").write_text("import time\ndef main():\n    time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    hang = "from benchmarks import gpu_runs; gpu_runs.here('hanging', [], 0.5)"
+    ended = subprocess.run([sys.executable, "-c", hang], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 1
+    assert "hanging.py" in ended.stderr
