@@ -4,19 +4,20 @@
 
 The limits are those of `configs/size-paper.yaml`. Every row is as long as it may be, so nothing a run meets takes more.
 Of a rollout only some tokens are sampled, with the room that the last one needs; of matching, one question's responses.
+These share what their prompts begin with; `--parts match match_apart` measures it with whole prompts, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.on_gpu import memory, model_at_hand, shape_arguments, show_what_matters, synchronize, written
+from benchmarks.on_gpu import memory, model_at_hand, shape_arguments, show_what_matters, synchronize, tell, written
 from opcod.contexts import ContextSettings
 from opcod.matching import Matching, match
 from opcod.models import BaseModel, load_base
@@ -25,7 +26,8 @@ from opcod.peers import Lora, Peer, SharedBase
 from opcod.rollout import Request, Rows, Sampling
 
 TOKENS = 32
-"""Sampled where a token's time is measured."""
+"""Sampled where a token's time is measured; the lengths with which matching warms up."""
+PARTS = ("rollout", "feedback", "match")
 
 
 def sampled(base: SharedBase, adapter: str, requests: list[Request], longest: int) -> dict[str, float]:
@@ -52,24 +54,40 @@ def sampled(base: SharedBase, adapter: str, requests: list[Request], longest: in
     return found | memory()
 
 
-def matched(tutee: Peer, at: Lengths, context: ContextSettings, samples: int, tokens: int) -> dict[str, float]:
+def matched(tutee: Peer, at: Lengths, samples: int, settings: Matching) -> dict[str, float]:
     """Matching of one question's responses, all with s and f of the longest."""
-    contexts = matching_contexts(at, context, questions=1, samples=samples)
-    synchronize(reset=True)
-    began = time.perf_counter()
-    match(tutee, contexts, Matching(micro_batch_tokens=tokens), Tensor.backward)
-    synchronize()
+    brief = replace(at, **dict.fromkeys(("prompt", "context", "response", "feedback"), TOKENS))
+    for lengths in (brief, at):
+        contexts = matching_contexts(lengths, ContextSettings(), questions=1, samples=samples)
+        synchronize(reset=True)
+        began = time.perf_counter()
+        match(tutee, contexts, settings, Tensor.backward)
+        synchronize()
     shown = {"context_tokens": float(len(contexts[0].prompt)), "responses": float(samples)}
     return shown | {"seconds": time.perf_counter() - began} | memory()
+
+
+def base_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `base_of`, on a command line."""
+    shape_arguments(parser)
+    parser.add_argument("--quantization", default="nf4")
+    parser.add_argument("--packed", default="auto")
+    parser.add_argument("--dtype", default="bfloat16")
+
+
+def base_of(options: argparse.Namespace) -> SharedBase:
+    """A model of the shape, without adapters."""
+    device, folder = model_at_hand(options)
+    spec = BaseModel(folder, quantization=options.quantization, packed=options.packed, dtype=options.dtype)
+    return SharedBase(load_base(spec, device), Lora(rank=8), checkpoint_activations=True)
 
 
 def main() -> None:
     """Measure, and add a line of JSON to the output."""
     show_what_matters()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shape_arguments(parser)
-    parser.add_argument("--quantization", default="nf4")
-    parser.add_argument("--packed", default="auto")
+    base_arguments(parser)
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS, "match_apart"], default=PARTS)
     parser.add_argument("--samples", type=int, default=8)
     for name, default in {
         "prompt": 2048,
@@ -82,9 +100,7 @@ def main() -> None:
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    device, folder = model_at_hand(options)
-    spec = BaseModel(folder, quantization=options.quantization, packed=options.packed, dtype="bfloat16")
-    base = SharedBase(load_base(spec, device), Lora(rank=8), checkpoint_activations=True)
+    base = base_of(options)
     peers = [Peer(name, "physics", base) for name in ("one", "other")]
     for peer in peers:
         peer.create(seed=0, source=None)
@@ -98,6 +114,7 @@ def main() -> None:
         feedback=options.feedback,
         limit=options.context,
     )
+    matching = Matching(micro_batch_tokens=options.micro_batch_tokens)
     found: dict[str, Any] = {}
     asked = [
         Request((100 + row // n,) * options.prompt, (row,), options.prompt - 1) for row in range(options.batch_size)
@@ -109,12 +126,13 @@ def main() -> None:
     parts = {
         "rollout": lambda: sampled(base, tutee.adapter("student"), asked, own),
         "feedback": lambda: sampled(base, tutor.adapter("tutor"), told, options.feedback),
-        "match": lambda: matched(tutee, at, ContextSettings(limit=options.context), n, options.micro_batch_tokens),
+        "match": lambda: matched(tutee, at, n, matching),
+        "match_apart": lambda: matched(tutee, at, n, replace(matching, share_prefixes=False)),
     }
     with written(found, options):
-        for name, part in parts.items():
-            found[name] = part()
-            print(name, json.dumps(found[name]), flush=True)
+        for name in options.parts:
+            found[name] = parts[name]()
+            tell(options, **{name: found[name]})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m benchmarks.on_gpu --shape Qwen3-8B --quantization nf4 --tokenizer FOLDER --output FILE
 
 One process measures one model, which has the published shape and random weights (`benchmarks.shapes`). The work is that
-of `benchmarks.fixed_work`: no response ends by itself, and every other one counts as right.
+of `benchmarks.fixed_work`: no response ends by itself, and every other one counts as right. FILE gets a line at the
+end; as they come, figures are added to one beside it that ends in `.steps.jsonl`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import peft
 import torch
 import transformers
 
+from benchmarks import recorded
 from benchmarks.compare import machine
 from benchmarks.fixed_work import FixedWork, question_data, size_of
 from benchmarks.opcod_step import model_of, step_arguments, trainer_of
@@ -50,13 +52,13 @@ class Steps(L.Callback):
     Args:
         found: Where the figures go.
         at_end: Measures the rest.
-        most: Steps.
+        options: Of the command line: how many steps at `most`, and the output.
     """
 
-    def __init__(self, found: dict[str, Any], at_end: Callable[[FixedWork], None], most: int | None) -> None:
+    def __init__(self, found: dict[str, Any], at_end: Callable[[FixedWork], None], options: argparse.Namespace) -> None:
         self.found = found
-        self.most = most
         self.at_end = at_end
+        self.options = options
         self._began = 0.0
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, idx: int) -> None:
@@ -79,8 +81,8 @@ class Steps(L.Callback):
         step["prompt_tokens"] = sum(len(a.prompt) for a in record.attempts)
         step["context_tokens"] = sum(len(c.prompt) for c in record.contexts)
         self.found["steps"].append(step)
-        trainer.should_stop = len(self.found["steps"]) == self.most
-        print(json.dumps(step), flush=True)
+        trainer.should_stop = len(self.found["steps"]) == self.options.most
+        tell(self.options, step=step)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the rest."""
@@ -159,7 +161,7 @@ def rollouts(base: SharedBase, other: BaseModel, samplings: Sequence[Sampling], 
             row = {"by": name, "rows": questions * 8, "seconds": times, "peak_gib": peaks[name]}
             row["tokens_per_second"] = tokens / statistics.median(times)
             found.append(row)
-            print(json.dumps(row), flush=True)
+            tell(options, rollouts=row)
     return found
 
 
@@ -195,25 +197,45 @@ def model_at_hand(options: argparse.Namespace) -> tuple[str, str]:
     return device, str(model_of_shape(SHAPES[options.shape](), folder, tokenizer=options.tokenizer, device=device))
 
 
+def asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What of a command line says what is measured."""
+    return {k: v for k, v in vars(options).items() if k not in ("folder", "tokenizer", "output", "model")}
+
+
+def tell(options: argparse.Namespace, **figures: Any) -> None:
+    """Show figures as they come, and keep them beside the output."""
+    print(json.dumps(figures), flush=True)
+    recorded.add(options.output.with_suffix(".steps.jsonl"), {"options": asked(options)} | figures)
+
+
 @contextlib.contextmanager
 def written(found: dict[str, Any], options: argparse.Namespace) -> Iterator[None]:
-    """Add what is found by the end of the block, or by its failure, as a line of JSON to the output."""
+    """Add what is found by the end of the block, or by its failure, as a line of JSON to the output.
+
+    How often something was done again for want of memory is counted too.
+    """
+    show, found["out_of_memory"] = warnings.showwarning, 0
+
+    def count(message: Warning | str, *rest: Any, **more: Any) -> None:
+        found["out_of_memory"] += str(message).startswith("out of memory")
+        show(message, *rest, **more)
+
+    warnings.showwarning = count
     try:
         yield
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {error}"
         raise
     finally:
+        warnings.showwarning = show
         about = {
             "machine": machine(),
             "day": date.today().isoformat(),
             "commit": commit_of_checkout(),
             "versions": {m.__name__: m.__version__ for m in (torch, transformers, peft, bitsandbytes)},
-            "options": {k: v for k, v in vars(options).items() if k not in ("folder", "tokenizer", "output", "model")},
+            "options": asked(options),
         }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(about | found) + "\n")
+        recorded.add(options.output, about | found)
 
 
 def main() -> None:
@@ -232,7 +254,7 @@ def main() -> None:
     began = time.perf_counter()
     device, options.model = model_at_hand(options)
     found = {"ceilings": ceilings(device), "seconds_to_make": time.perf_counter() - began, "steps": []}
-    print(json.dumps(found["ceilings"]), flush=True)
+    tell(options, ceilings=found["ceilings"])
 
     def rest(module: FixedWork) -> None:
         found["seconds_of_all_steps"] = time.perf_counter() - began
@@ -245,7 +267,7 @@ def main() -> None:
 
     size = size_of(options)
     with written(found, options):
-        steps = Steps(found, rest, options.most)
+        steps = Steps(found, rest, options)
         trainer_of(steps).fit(model_of(size, options), datamodule=question_data(size, options.steps))
 
 

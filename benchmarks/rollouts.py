@@ -66,12 +66,17 @@ def prompts_of(loaded: LoadedBase, count: int, length: int) -> list[list[int]]:
 
 
 def sampled(
-    base: SharedBase, adapter: str, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling
+    base: SharedBase,
+    adapter: str,
+    prompts: Sequence[Sequence[int]],
+    samples: int,
+    sampling: Sampling,
+    ends: Sequence[int] = (),
 ) -> list[Response]:
-    """Responses to every prompt, by opcod; none ends by itself."""
+    """Responses to every prompt, by opcod; none ends by itself, unless there are tokens that end it."""
     with base.sampling(adapter):
         return sample(
-            base, [Request(tuple(p), (i, j)) for i, p in enumerate(prompts) for j in range(samples)], sampling, ()
+            base, [Request(tuple(p), (i, j)) for i, p in enumerate(prompts) for j in range(samples)], sampling, ends
         )
 
 

@@ -38,6 +38,7 @@ class Worker:
         self.name = " ".join([module, *arguments])
         self.log = Path(tempfile.gettempdir()) / f"opcod-bench-{os.getpid()}-{id(self)}.log"
         root = Path(__file__).resolve().parents[1]
+        paths = [str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")]
         self._errors: IO[str] = self.log.open("w", encoding="utf-8")
         self._process = subprocess.Popen(
             [python, "-m", f"benchmarks.{module}", *arguments],
@@ -46,7 +47,7 @@ class Worker:
             | {
                 "HF_HUB_OFFLINE": "1",
                 "OMP_NUM_THREADS": str(threads),
-                "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]),
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,5 +1,7 @@
 """The benchmarks measure what they say: fixed work, by turns, as ratios."""
 
+import os
+
 import pytest
 from benchmarks.compare import ROWS, Measured, figure_of, measure, worse
 from benchmarks.curves import exponent
@@ -25,6 +27,13 @@ def test_a_worker_that_fails_says_why():
         pytest.raises(RuntimeError, match="there is no folder"),
         Worker("rollouts", "opcod", "--model=./no", threads=1),
     ):
+        pass
+
+
+def test_a_worker_finds_what_its_driver_finds(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nprint('found', file=sys.stderr)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(RuntimeError, match="found"), Worker("nothing", threads=1):
         pass
 
 
