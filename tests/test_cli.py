@@ -495,12 +495,14 @@ def test_a_checkpoint_of_another_program_is_refused(refused, tmp_path):
 def test_an_earlier_export_is_replaced_and_anything_else_is_not(checkpoint, refused, tmp_path):
     cli.main(export(checkpoint, tmp_path / "out"))
     cli.main(export(checkpoint, tmp_path / "out"))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("years of work", encoding="utf-8")
-    status, message = refused(*export(checkpoint, tmp_path / "mine"))
-    assert status == 1
-    assert "choose another folder" in message
-    assert (tmp_path / "mine" / "thesis.tex").read_text(encoding="utf-8") == "years of work"
+    for name, marker in (("mine", "thesis.tex"), ("of another program", "adapter_config.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / marker).write_text("years of work", encoding="utf-8")
+        (tmp_path / name / "README.md").write_text("# Mine", encoding="utf-8")
+        status, message = refused(*export(checkpoint, tmp_path / name))
+        assert status == 1
+        assert "choose another folder" in message
+        assert (tmp_path / name / marker).read_text(encoding="utf-8") == "years of work"
 
 
 def test_specialise_refuses_a_foreign_folder_before_it_trains(refused, tmp_path):

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import LightningModule
 
 import opcod.diagnosis as diagnosis
 from opcod import cli
 from opcod.attempts import Attempt
+from opcod.callbacks import BreakRateTable
 from opcod.codistillation import CoDistillation
 from opcod.data.questions import Question
 from opcod.drafts import Response
@@ -79,6 +81,16 @@ def test_rates_of_both_directions_by_hand(monkeypatch):
 def test_a_student_alone_has_no_break_rate():
     with pytest.raises(ValueError, match="need a tutor"):
         diagnosis.diagnose(SimpleNamespace(peers=[None]), QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [(LightningModule(), "LightningModule has no tutors"), (CoDistillation([Student("a", "physics")]), "need a tutor")],
+    ids=["another method", "alone"],
+)
+def test_who_cannot_be_diagnosed_is_refused_before_anybody_is_scored(module, reason):
+    with pytest.raises(ValueError, match=reason):
+        BreakRateTable().setup(SimpleNamespace(world_size=1), module, "validate")
 
 
 # ---- the tiny model through the whole command

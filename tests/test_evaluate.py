@@ -96,7 +96,7 @@ def test_questions_without_a_key_are_predicted_and_not_scored(tiny_folder, asked
     pair = ["-c=configs/base.yaml", "-c=configs/pair-physics-chemistry.yaml", "-c=configs/size-demo.yaml"]
     run = [*pair, *SHORT, f"--model.base.model={tiny_folder}", f"--model.students={students}"]
     run.append(f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}")
-    cli.main(["predict", *run, f"--questions={asked(keyless)}"])
+    cli.main(["predict", *run, "--data.development=5", f"--questions={asked(keyless)}"])
     lines = (tmp_path / "runs" / "version_0" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert [(r["student"], r["question"], r["sample"]) for r in rows] == [

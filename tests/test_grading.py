@@ -108,6 +108,16 @@ def test_number_is_graded_within_the_relative_tolerance(content, correct):
     assert grade(f"<answer>{content}</answer>", question).correct is correct
 
 
+@pytest.mark.parametrize(("content", "correct"), [("50", True), ("150", True), ("49", False), ("151", False)])
+def test_a_wide_tolerance_is_of_the_key_and_not_of_the_answer(content, correct):
+    question = Question("q", "physics", "How far, about?", (), "100", tolerance=0.5)
+    assert grade(f"<answer>{content}</answer>", question).correct is correct
+
+
+def test_rounding_takes_no_number_off_the_edge():
+    assert grade("<answer>0.09</answer>", Question("q", "physics", "?", (), "0.1", tolerance=0.1)).correct
+
+
 def test_absolute_tolerance_serves_a_key_of_zero():
     question = Question("q", "physics", "Net force?", (), "0", absolute_tolerance=0.05)
     assert grade("<answer>0.04 N</answer>", question).correct

@@ -316,3 +316,9 @@ def test_lora_gradients_over_packed_weights_are_those_over_the_dequantised_ones(
     for packed, unpacked in zip(*gradients, strict=True):
         assert unpacked.abs().max() > 1e-5
         torch.testing.assert_close(packed, unpacked, rtol=1e-3, atol=1e-3 * unpacked.abs().max().item())
+
+
+@pytest.mark.parametrize(("attention", "reason"), [("flash_attention_2", "flash"), ("spda", "spda")])
+def test_an_attention_that_cannot_be_had_is_named(attention, reason, tiny_folder):
+    with pytest.raises(ModelError, match=rf"(?is)cannot have base.attention '{attention}': .*{reason}.*`auto`"):
+        load_base(BaseModel(str(tiny_folder), quantization="none", attention=attention))

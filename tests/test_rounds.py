@@ -5,11 +5,13 @@ import pytest
 import torch
 from lightning.pytorch.plugins import BitsandbytesPrecision
 
+from opcod.callbacks import OutcomeTable, SampleTable
 from opcod.data.datamodule import QuestionData
 from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import LessonMix
 from opcod.data.sources import GeneratedScience
 from opcod.specialist import Specialist
+from opcod.students import Students
 from test_codistillation import SHORT, Watch, module_of, shared_settings
 from tiny import LORA
 
@@ -32,10 +34,10 @@ def source():
     return GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
 
 
-def fitted(model, folder, **settings):
+def fitted(model, folder, *callbacks, **settings):
     """A round of four batches, with a validation of two."""
     watch = Watch()
-    trainer = trainer_of(folder, watch, **settings)
+    trainer = trainer_of(folder, watch, *callbacks, **settings)
     data = QuestionData(source(), batch_size=2, steps=2, validation=2, test=2, evaluation_batch_size=2)
     trainer.fit(module_of(model), data)
     return watch
@@ -85,8 +87,17 @@ def test_a_run_may_be_ended_within_a_round(tiny_folder, tmp_path):
     assert len(fitted(tiny_folder, tmp_path, max_steps=3).records) == 3
 
 
-def test_a_fast_run_tries_some_steps(tiny_folder, tmp_path):
-    assert len(fitted(tiny_folder, tmp_path, fast_dev_run=3).records) == 3
+def test_a_fast_run_tries_some_steps_and_leaves_what_was_there(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Students, "score_test", None)  # nobody is tested
+    (tmp_path / "samples.jsonl").write_text("of an earlier run\n", encoding="utf-8")
+    watch = fitted(tiny_folder, tmp_path, OutcomeTable(), SampleTable(), fast_dev_run=3)
+    assert len(watch.records) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]
+    assert (tmp_path / "samples.jsonl").read_text(encoding="utf-8") == "of an earlier run\n"
+
+
+def test_nothing_may_be_logged_of_steps(tiny_folder, tmp_path):
+    assert len(fitted(tiny_folder, tmp_path, log_every_n_steps=0).records) == 4
 
 
 def test_a_precision_plugin_is_refused_as_well(tiny_folder, tmp_path):

@@ -55,7 +55,7 @@ A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, stored in {dtype}) over 
 - lessons: {lessons}
 - wholly taught only to the specialist of their domain, families: {apart}
 
-avg@{model.samples} on {data.validation} validation questions a domain, sampled at temperature \
+avg@{model.samples} on {len(data.questions)} validation questions, sampled at temperature \
 {sampling.temperature:g} and top-p {sampling.top_p:g}, before the adapter was stored; all in per cent:
 
 | domain | score | standard error | in the format |

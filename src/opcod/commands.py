@@ -265,8 +265,10 @@ def with_questions(arguments: Sequence[str]) -> list[str]:
     named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     named.add_argument("--questions")
     file = named.parse_known_args(arguments)[0].questions
-    source = [] if file is None else ["--data.source=QuestionFile", f"--data.source.file={file}"]
-    return [*arguments, *source]
+    if file is None:
+        return list(arguments)
+    source = ["--data.source=QuestionFile", f"--data.source.file={file}"]
+    return [*arguments, *source, "--data.development=0"]  # none of them is held out
 
 
 def add_questions(parser: LightningArgumentParser) -> None:

@@ -184,6 +184,7 @@ class Diagnosis:
     turns: list[Turn] = field(default_factory=list)
 
 
+ALONE = "break and rescue rates need a tutor: give two students"
 SAMPLES = 8
 """Responses a question, for which the difficulties of break rates are defined."""
 
@@ -201,7 +202,7 @@ def diagnose(module: CoDistillation, questions: Sequence[Question]) -> list[Diag
         ValueError: If a student is alone.
     """
     if len(module.peers) < 2:
-        raise ValueError("break and rescue rates need a tutor: give two students")
+        raise ValueError(ALONE)
     domains = sorted({q.domain for q in questions})
     answered = {p.name: module.sampled(p, questions, "diagnosis", samples=SAMPLES) for p in module.peers}
     tutors = {

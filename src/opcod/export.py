@@ -76,5 +76,11 @@ def check_output(folder: Path, *, marker: str) -> None:
     if not folder.exists():
         return
     ours = folder.is_dir() and (folder / marker).is_file() and all(p.is_file() for p in folder.iterdir())
+    ours = ours and _is_by_opcod(folder / "README.md")
     if not (ours or (folder.is_dir() and not any(folder.iterdir()))):
         raise ModelError(f"{folder} exists and holds something else than an earlier {marker}: choose another folder")
+
+
+def _is_by_opcod(card: Path) -> bool:
+    """Whether it is a model card as `opcod export` and `opcod specialise` write it."""
+    return card.is_file() and "by opcod" in card.read_text(encoding="utf-8", errors="replace")

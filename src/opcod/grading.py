@@ -80,10 +80,14 @@ def _grade_number(response: str, question: Question) -> Grade:
         if converted is None:
             return Grade(correct=False, formatted=True, choice=f"{number:.3g} {unit}")
         number = converted
-    correct = question.keyed and math.isclose(
-        number, float(question.answer), rel_tol=question.tolerance, abs_tol=question.absolute_tolerance
-    )
+    correct = question.keyed and _is_near(number, float(question.answer), question)
     return Grade(correct=correct, formatted=True, choice=f"{number:.3g}")
+
+
+def _is_near(number: float, key: float, question: Question) -> bool:
+    """Within the error that is accepted, but for rounding; relative errors are of the key."""
+    accepted = max(question.tolerance * abs(key), question.absolute_tolerance)
+    return math.isclose(number, key, rel_tol=1e-12, abs_tol=accepted * (1 + 1e-9))
 
 
 def _grade_text(response: str, question: Question) -> Grade:

@@ -354,9 +354,16 @@ def _explained(base: BaseModel) -> Iterator[None]:
     """Turn the library's errors about a missing or broken model into one sentence with the remedy."""
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, KeyError, SafetensorError) as error:
         where = f"{base.model}" + (f" at revision {base.revision}" if base.revision else "")
         reason = first_line(error)
+        if base.attention != "auto" and "attention" in str(error).lower().replace("attn", "attention"):
+            raise ModelError(
+                f"the base model {where} cannot have base.attention {base.attention!r}: {reason}\nSet it to `auto`, or "
+                "install what it needs."
+            ) from error
+        if isinstance(error, ImportError):
+            raise ModelError(f"cannot load the base model {where}: {reason}") from error
         path = Path(base.model).expanduser()
         if base.model == BUNDLED or path.exists():
             remedy = f"Is the {'file' if path.is_file() else 'folder'} complete? Fetch or write it again."

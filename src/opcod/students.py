@@ -282,7 +282,8 @@ class Students(L.LightningModule, ABC):
             kept.figures = paced(over_ranks([figures for _, figures in of_phase]))
             self.records.append(kept)
             place = phase * self._steps + kept.batch.step
-            if (place + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+            if every and (place + 1) % every == 0:
                 self._log_now(kept.figures, kept.batch.round, place)
             if self.everyone.leads:
                 warn_if_dead(kept)

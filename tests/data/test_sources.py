@@ -5,7 +5,7 @@ from test_sciknoweval import PUBLISHED, needs_published
 
 from opcod.data.datamodule import QuestionData
 from opcod.data.jsonl import write_questions
-from opcod.data.questions import Question
+from opcod.data.questions import Question, QuestionError
 from opcod.data.sources import GeneratedScience, JsonQuestions, SciKnowEval
 from opcod.data.splits import count_domains
 
@@ -87,3 +87,8 @@ def test_a_specialist_is_not_taught_what_its_pair_is_scored_on():
     scored = [q for q in (*splits.validation, *splits.development, *splits.test) if q.domain == "physics"]
     assert {q.id for q in taught}.isdisjoint(q.id for q in scored)
     assert len(taught) > 500
+
+
+def test_families_of_no_domain_are_refused():
+    with pytest.raises(QuestionError, match="families names phyiscs: generated science has physics, chemistry"):
+        GeneratedScience(["physics"], families={"phyiscs": ["net_force"]})

@@ -19,7 +19,7 @@ from opcod.callbacks.samples import CHARACTERS, told
 from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
-from opcod.diagnosis import Diagnosis, Turn, diagnose
+from opcod.diagnosis import ALONE, Diagnosis, Turn, diagnose
 from opcod.metrics import DIFFICULTIES
 from opcod.ranks import Ranks
 
@@ -41,16 +41,27 @@ class BreakRateTable(Callback):
         self.tutors = tutors
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse several processes."""
+        """Refuse several processes, and a method whose students say nothing to one another.
+
+        Raises:
+            ValueError: If nobody could be measured.
+        """
         Ranks.refuse(trainer, "a diagnosis")
+        if stage != "validate":
+            return
+        if not isinstance(pl_module, CoDistillation):
+            raise ValueError(f"a diagnosis is of co-distillation: {type(pl_module).__name__} has no tutors")
+        if len(pl_module.students) < 2:
+            raise ValueError(ALONE)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, print and write."""
         if trainer.state.fn != "validate":
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(pl_module, CoDistillation) or not isinstance(data, QuestionData) or data.splits is None:
-            raise ValueError(f"{type(pl_module).__name__} has no tutors: take BreakRateTable out of the callbacks")
+        assert isinstance(pl_module, CoDistillation)
+        assert isinstance(data, QuestionData)
+        assert data.splits is not None
         freeze_tutors(pl_module.peers, self.tutors)
         tell(trainer, "measuring break and rescue rates")
         found = diagnose(pl_module, data.splits.validation)

@@ -91,7 +91,7 @@ class OutcomeTable(Callback):
         self.initial: Table | None = None
         self.final: Table | None = None
         self.answers: dict[str, Answers] = {}
-        self._resumed = False
+        self._resumed = self._tries = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take note of which questions are scored, before a checkpoint's scores are offered."""
@@ -102,18 +102,24 @@ class OutcomeTable(Callback):
         """Begin a run, perhaps one that was stopped."""
         self.final = None
         self._resumed = trainer.ckpt_path is not None
+        self._tries = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the students as they are at first; a resumed run remembers it."""
-        if self.test and self.initial is None and not self._resumed:
+        if self.test and self._is_begun:
             self.initial = self._tested(trainer, pl_module, "initial", "before the first")
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Take the first validation, which a module runs by itself as its first round begins."""
-        if not self.test and self.initial is None and not self._resumed:
+        if not self.test and self._is_begun:
             self.initial = self._validated(pl_module)
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether a run begins anew, and is no `fast_dev_run`, which comes to nothing that scores could tell."""
+        return self.initial is None and not self._resumed and not self._tries
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score them as they are now, on the device they were trained on, unless the run is being stopped."""

@@ -76,7 +76,7 @@ class SampleTable(Callback):
         if not isinstance(pl_module, Recording):
             raise ValueError(f"{type(pl_module).__name__} keeps no samples: take SampleTable out of the callbacks")
         path = _path(trainer)
-        if trainer.is_global_zero and path.exists():
+        if self._writes(trainer) and path.exists():
             with whole(path) as unfinished, path.open("rb") as old, unfinished.open("wb") as new:
                 new.writelines(line for line in old if self._stays(line))
 
@@ -107,7 +107,12 @@ class SampleTable(Callback):
                 rows = [row for _, row in told if row["phase"] == phase][: self.per_step]
                 for row in rows[: self.printed] if pl_module.record.batch.step == 0 else []:
                     tell(trainer, exchange(row))
-                append_rows(_path(trainer), rows)
+                if self._writes(trainer):
+                    append_rows(_path(trainer), rows)
+
+    @staticmethod
+    def _writes(trainer: L.Trainer) -> bool:
+        return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
         """The positions of the last rows."""

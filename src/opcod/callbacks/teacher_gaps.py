@@ -39,16 +39,23 @@ class TeacherGapTable(Callback):
         self.samples = samples
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse several processes."""
+        """Refuse several processes, and a method without self-teachers.
+
+        Raises:
+            ValueError: If nobody could be measured.
+        """
         Ranks.refuse(trainer, "measuring teacher gaps")
+        if stage == "validate" and not isinstance(pl_module, CoDistillation):
+            raise ValueError(f"{type(pl_module).__name__} has no self-teachers: take TeacherGapTable out")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, print and write the gaps."""
         if trainer.state.fn != "validate":
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(pl_module, CoDistillation) or not isinstance(data, QuestionData) or data.splits is None:
-            raise ValueError(f"{type(pl_module).__name__} has no self-teachers: take TeacherGapTable out")
+        assert isinstance(pl_module, CoDistillation)
+        assert isinstance(data, QuestionData)
+        assert data.splits is not None
         freeze_tutors(pl_module.peers, None)
         tell(trainer, "measuring the teacher gaps")
         gaps = teacher_gaps(pl_module, data.splits.validation, samples=self.samples)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from opcod.data.jsonl import read_questions
 from opcod.data.questions import Question, QuestionError, content_key
-from opcod.data.science import Attempted, WorkedQuestion, generate
+from opcod.data.science import DOMAINS, Attempted, WorkedQuestion, generate
 from opcod.data.sciknoweval import load_sciknoweval
 from opcod.data.splits import assert_disjoint, drop_leaks, hold_out
 
@@ -129,6 +129,9 @@ class GeneratedScience(QuestionSource):
             conversions or three steps.
         train: Training questions a domain.
         families: Domain -> only these families of its questions; all by default.
+
+    Raises:
+        QuestionError: If families are named of a domain that there is none of.
     """
 
     def __init__(
@@ -142,6 +145,8 @@ class GeneratedScience(QuestionSource):
         self.levels = levels or [1, 2]
         self.train = train
         self.families = families or {}
+        if unknown := [domain for domain in self.families if domain not in DOMAINS]:
+            raise QuestionError(f"families names {', '.join(unknown)}: generated science has {', '.join(DOMAINS)}")
 
     def _draw(
         self,
@@ -234,7 +239,8 @@ class JsonQuestions(QuestionSource):
         domains: The domains; a question of another one is refused.
         train: File with the training questions.
         test: File with the test questions.
-        validation: File with the gate's questions; by default they are held out of `train`.
+        validation: File with the gate's questions, all of them, whatever `data.validation` says; by default so many
+            are held out of `train`.
     """
 
     def __init__(self, domains: list[str], train: str, test: str, validation: str | None = None) -> None:
