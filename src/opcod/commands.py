@@ -284,7 +284,7 @@ class Evaluate(CoDistil):
             run=False,
             saved=False,
             prog="opcod evaluate",
-            usage="opcod evaluate MODEL [MODEL ...] -c CONFIG [-c CONFIG ...] [--output FILE] [options]",
+            usage="opcod evaluate MODEL [MODEL ...] {-c CONFIG | --questions FILE} ... [--output FILE] [options]",
             description="Score any checkpoints, adapters or models on the test questions, side by side.",
         )
 
