@@ -76,6 +76,10 @@ def test_a_checkpoint_and_its_exported_adapters_score_the_same(checkpoint, tiny_
     assert "nan" not in said
 
 
+def test_a_checkpoint_in_a_runs_config_is_not_read(tiny_folder, asked, tmp_path):
+    assert evaluated([tiny_folder], asked(QUESTIONS), tmp_path / "scores.json", "--ckpt_path=gone.ckpt")
+
+
 def test_a_sharper_model_scores_higher(tiny_folder, asked, tmp_path, monkeypatch):
     """The same command over a model that says the right thing: scores are read from what it answers."""
     import opcod.attempts as attempts
