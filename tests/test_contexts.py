@@ -41,3 +41,21 @@ def test_a_context_that_fits_is_made_once(chat, made):
     assert made == [context.prompt]
     assert (context.attempt, context.solution, context.feedback, context.cut) == (group[1], "It is 0.", None, 0)
     assert context.prompt == chat.prompt(teacher_messages(QUESTION, "It is 0.", None))
+
+
+@pytest.mark.parametrize(
+    ("own", "shown"),
+    [(False, ["It is 1.", "It is 2.", "It is 1.", "It is 1."]), (True, ["It is 1."] * 4)],
+)
+def test_s_is_the_earliest_right_response_and_ones_own_only_if_that_is_asked_for(chat, own, shown):
+    group = [attempt(sample, sample in (1, 2)) for sample in range(4)]
+    contexts = build_contexts([group], [[NONE] * 4], chat, ContextSettings(own_solution=own))
+    assert [context.attempt for context in contexts] == group
+    assert [context.solution for context in contexts] == shown
+
+
+def test_a_lone_right_response_is_its_own_s_only_if_that_is_asked_for(chat):
+    group = [attempt(0, True)]
+    assert build_contexts([group], [[NONE]], chat, ContextSettings()) == []
+    (context,) = build_contexts([group], [[NONE]], chat, ContextSettings(own_solution=True))
+    assert context.solution == "It is 0."
