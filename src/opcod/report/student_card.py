@@ -11,11 +11,11 @@ from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 
 from opcod import __version__
 from opcod.evaluation import percent
-from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel
+from opcod.models import BUNDLED, BUNDLED_ID, BaseModel
 from opcod.peers import Lora, Role
 from opcod.report.runs import ReportError, Run, read_run
 
-BUNDLED_ID, BUNDLED_LICENSE = f"HuggingFaceTB/{BUNDLED_NAME}", "apache-2.0"
+BUNDLED_LICENSE = "apache-2.0"
 _PAPER = "[arXiv 2606.14368](https://arxiv.org/abs/2606.14368)"
 _SDPO = "[arXiv 2601.20802](https://arxiv.org/abs/2601.20802)"
 
