@@ -61,7 +61,7 @@ $(READERS)/novice: # likewise, of those who go by what they are shown
 	$(BIN)/python tests/readers.py $(READERS)
 
 build: $(READY) ## wheel and source distribution in dist/
-	$(BIN)/python -m build
+	$(BIN)/python -m build --no-isolation
 
 bench: $(READY) ## opcod beside TRL and transformers, as ratios of seconds and memory; half an hour on an idle machine
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -31,13 +31,40 @@ def made(chat, monkeypatch):
 
 def test_without_s_and_f_there_is_no_context_and_no_prompt_is_made(chat, made):
     group = [attempt(0, False), attempt(1, False)]
-    assert build_contexts([group], [[NONE, NONE]], chat, ContextSettings(limit=1)) == []
+    assert build_contexts([group], [[NONE, NONE]], chat, ContextSettings(limit=1)) == ([], 0)
     assert made == []
 
 
 def test_a_context_that_fits_is_made_once(chat, made):
     group = [attempt(0, True), attempt(1, False)]
-    (context,) = build_contexts([group], [[NONE, NONE]], chat, ContextSettings())
+    (context,), cut = build_contexts([group], [[NONE, NONE]], chat, ContextSettings())
     assert made == [context.prompt]
-    assert (context.attempt, context.solution, context.feedback, context.cut) == (group[1], "It is 0.", None, 0)
+    assert (context.attempt, context.solution, context.feedback, cut) == (group[1], "It is 0.", None, 0)
     assert context.prompt == chat.prompt(teacher_messages(QUESTION, "It is 0.", None))
+
+
+@pytest.mark.parametrize(
+    ("own", "shown"),
+    [(False, ["It is 1.", "It is 2.", "It is 1.", "It is 1."]), (True, ["It is 1."] * 4)],
+)
+def test_s_is_the_earliest_right_response_and_ones_own_only_if_that_is_asked_for(chat, own, shown):
+    group = [attempt(sample, sample in (1, 2)) for sample in range(4)]
+    contexts, _ = build_contexts([group], [[NONE] * 4], chat, ContextSettings(own_solution=own))
+    assert [context.attempt for context in contexts] == group
+    assert [context.solution for context in contexts] == shown
+
+
+def test_a_lone_right_response_is_its_own_s_only_if_that_is_asked_for(chat):
+    group = [attempt(0, True)]
+    assert build_contexts([group], [[NONE]], chat, ContextSettings()) == ([], 0)
+    (context,), _ = build_contexts([group], [[NONE]], chat, ContextSettings(own_solution=True))
+    assert context.solution == "It is 0."
+
+
+def test_what_is_cut_away_whole_is_counted_as_well(chat):
+    group = [attempt(0, True), attempt(1, False)]
+    feedback = Feedback("So.", "So.", Outcome.MATCH)
+    bare = len(chat.prompt(teacher_messages(QUESTION, None, None)))
+    contexts, cut = build_contexts([group], [[feedback, feedback]], chat, ContextSettings(limit=bare))
+    assert contexts == []
+    assert cut == 2 * len(chat.tokenize("So.")) + len(chat.tokenize("It is 0."))

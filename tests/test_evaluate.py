@@ -76,6 +76,10 @@ def test_a_checkpoint_and_its_exported_adapters_score_the_same(checkpoint, tiny_
     assert "nan" not in said
 
 
+def test_a_checkpoint_in_a_runs_config_is_not_read(tiny_folder, asked, tmp_path):
+    assert evaluated([tiny_folder], asked(QUESTIONS), tmp_path / "scores.json", "--ckpt_path=gone.ckpt")
+
+
 def test_a_sharper_model_scores_higher(tiny_folder, asked, tmp_path, monkeypatch):
     """The same command over a model that says the right thing: scores are read from what it answers."""
     import opcod.attempts as attempts
@@ -123,6 +127,8 @@ def test_what_a_name_stands_for(checkpoint, tiny_folder):
     assert [(s.name, s.domain, s.adapter) for s in shipped.students] == [("physics", "physics", "physics")]
     assert shipped.students[0].base == BaseModel(BUNDLED, quantization="none")
     assert shipped.lora == Lora(rank=4, alpha=8)
+    over = find_candidate("physics", ["physics"], BaseModel("HuggingFaceTB/SmolLM2-135M-Instruct"))
+    assert over.students[0].base.model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     hub = find_candidate("Qwen/Qwen3-0.6B", ["x"], base)
     assert [(s.name, s.domain, s.adapter, s.base.model) for s in hub.students] == [
         ("Qwen3_0_6B", "x", None, "Qwen/Qwen3-0.6B")

@@ -37,7 +37,7 @@ def context(number, length, *, old=None, prompt=None, shown=None):
     response = Response(tokens, log_probs, True)
     attempt = Attempt(QUESTION, number, prompt, response, "", Grade(False, False, None))
     shown = random_ids(20 - 4 * number, seed=100 + number) if shown is None else shown
-    return Context(attempt, shown, "s", None, 0)
+    return Context(attempt, shown, "s", None)
 
 
 CONTEXTS = [context(0, 3), context(1, 11), context(2, 7)]

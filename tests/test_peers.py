@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -20,6 +20,7 @@ from opcod.attention import GROUPED
 from opcod.export import write_adapter
 from opcod.models import LoadedBase, ModelError
 from opcod.peers import ADAPTER_FILE, Lora, Peer, SharedBase, read_adapter
+from opcod.specialists import adapter_folder, shipped
 from tiny import LORA, load_tiny, random_ids, stir
 
 IDS = torch.tensor([random_ids(12, seed=0)])
@@ -289,6 +290,14 @@ def test_an_exported_adapter_gives_the_same_logits_in_plain_peft(tiny_folder, ba
     torch.testing.assert_close(logits(base, "ann_student"), expected, rtol=1e-6, atol=1e-6)
     assert (folder / "README.md").read_text() == "# ann"
     assert loaded.peft_config["default"].base_model_name_or_path == str(tiny_folder)
+
+
+def test_an_adapter_over_the_bundled_model_names_it_as_the_hub_does(base, tmp_path):
+    write_adapter(tmp_path, peer(base).state()["student"], LORA, base="bundled")
+    assert PeftConfig.from_pretrained(tmp_path).base_model_name_or_path == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    for name in shipped():
+        found = PeftConfig.from_pretrained(adapter_folder(name))
+        assert found.base_model_name_or_path == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_a_peer_starts_in_all_roles_as_the_adapter_it_is_given(base, tmp_path):

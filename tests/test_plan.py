@@ -256,6 +256,17 @@ def test_the_command_prints_memory_and_work(tiny_folder, tmp_path, capsys, devic
     assert ("not yet measured" in out) == (device != "cpu")
 
 
+def test_a_runs_own_config_is_planned_wherever_its_checkpoint_is(tiny_folder, tmp_path, capsys):
+    given = tmp_path / "given.yaml"
+    given.write_text(json.dumps(run_config(tiny_folder)))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["fit", "-c", str(given), "--ckpt_path=gone.ckpt", "--print_config"])
+    assert stopped.value.code == 0
+    (tmp_path / "config.yaml").write_text(capsys.readouterr().out)
+    cli.main(["plan", "-c", str(tmp_path / "config.yaml")])
+    assert "at its peak" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_folder_with_a_config_alone_is_enough(tiny_folder, tmp_path, capsys):
     (tmp_path / "shape").mkdir()
     (tmp_path / "shape" / "config.json").write_text((tiny_folder / "config.json").read_text())

@@ -23,7 +23,7 @@ def of_question(name, number, start, length):
     shown = (*random_ids(40, seed=200 + start), *random_ids(1 + 2 * number, seed=300 + number))
     made = context(number, length, prompt=random_ids(20 + start, seed=400 + start), shown=shown)
     attempt = dataclasses.replace(made.attempt, question=replace(QUESTION, id=name))
-    return Context(attempt, shown, "s", None, 0)
+    return Context(attempt, shown, "s", None)
 
 
 CONTEXTS = [

@@ -26,3 +26,9 @@ def test_what_is_not_finite_is_said(name, value):
     figures = {"train/ann/loss": 1.0, "train/ann/gradient_norm": 1.0} | {f"train/ann/{name}": value}
     [death] = deaths_of(figures, "ann")
     assert "not finite, so the update is skipped" in death
+
+
+@pytest.mark.parametrize(("cut", "said"), [(0.0, "no response has a context"), (7.0, "raise `context.limit`")])
+def test_a_step_without_contexts_says_whether_they_were_cut_away(cut, said):
+    [death] = deaths_of({"train/ann/distilled": 0.0, "train/ann/context_cut": cut}, "ann")
+    assert said in death

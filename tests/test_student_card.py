@@ -58,6 +58,31 @@ def test_it_names_base_library_questions_and_scores_at_both_ends(checkpoint, tin
     assert f"{100 * final:.1f}" in row.split("|")[3]
 
 
+@pytest.mark.parametrize(
+    ("model", "method", "trained"),
+    [
+        ({"init_args": {"gate": {"strategy": "never"}}}, "SDPO", "by itself"),
+        ({"init_args": {"context": {"feedback": False}}}, "SDPO", "by itself"),
+        (
+            {"init_args": {"tutor": "start", "gate": {"strategy": "always"}}},
+            "one-way distillation",
+            "on the feedback of ben, as at the start of the run",
+        ),
+        ({"class_path": "opcod.grpo.Grpo"}, "Grpo", "by itself"),
+        ({"init_args": {"tutor": "latest"}}, "On-Policy Co-Distillation", "beside ben"),
+    ],
+)
+def test_it_says_what_the_student_learned_by_and_from_whom(checkpoint, tmp_path, model, method, trained):
+    path = checkpoint.parent.parent / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"] |= model
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    card = exported(checkpoint, tmp_path / "ann")
+    assert f"student ann, trained {trained}." in card.text
+    assert f"- method: {method}" in card.text
+    assert ("on-policy-co-distillation" in card.data.tags) == (method == "On-Policy Co-Distillation")
+
+
 def test_a_checkpoint_on_the_way_is_told_by_its_validation(checkpoint, tmp_path):
     config = checkpoint.parent.parent / "config.yaml"
     config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from opcod.checkpoint import read_checkpoint, unpack
 from opcod.codistillation import CoDistillation
-from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel, ModelError
+from opcod.models import BUNDLED, BUNDLED_ID, BaseModel, ModelError
 from opcod.peers import Lora, uncomputed
 from opcod.specialists import adapter_folder, shipped
 from opcod.students import Student
@@ -43,7 +43,8 @@ def find_candidate(source: str, domains: Sequence[str], base: BaseModel) -> Cand
         source: A checkpoint of `opcod fit` (a file), an adapter (a shipped specialist's name or a folder), or a model
             (`bundled`, a hub id, a folder or a GGUF file).
         domains: Of the questions; who is no specialist of any counts as one of the first.
-        base: The settings in which bases are loaded. A checkpoint has its own.
+        base: The settings in which bases are loaded. A checkpoint has its own. An adapter over SmolLM2-135M-Instruct is
+            taken over the bundled copy, unless these name the hub's.
 
     Raises:
         ModelError: If a file is no checkpoint, or an adapter's description cannot be read.
@@ -60,6 +61,7 @@ def find_candidate(source: str, domains: Sequence[str], base: BaseModel) -> Cand
     name = name if name.isidentifier() else f"model_{name}"
     if source in shipped() or (path / ADAPTER_CONFIG).is_file():
         model, lora = _described(adapter_folder(source))
+        model = BUNDLED if model == BUNDLED_ID != base.model else model
         domain = path.name if path.name in domains else domains[0]
         return Candidate(source, (Student(name, domain, source, replace(base, model=model)),), lora)
     return Candidate(source, (Student(name, domains[0], base=replace(base, model=source)),), Lora())
@@ -75,7 +77,7 @@ def _described(folder: Path) -> tuple[str, Lora]:
             raise ValueError(f"{', '.join(unknown)} is set, which opcod does not compute")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{folder / ADAPTER_CONFIG} does not describe a plain LoRA adapter: {error}") from error
-    return BUNDLED if base == BUNDLED_NAME else base, lora
+    return base, lora
 
 
 def together(candidates: Sequence[Candidate]) -> Candidate:

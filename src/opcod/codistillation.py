@@ -137,7 +137,7 @@ class CoDistillation(Students):
         with clock.of("feedback"):
             feedbacks = self.give_feedback(tutee, tutor, groups, spoken, key_of(batch, self.seed, "feedback"))
         with clock.of("match"):
-            contexts = build_contexts(groups, feedbacks, self.chats[tutee.name], self.context)
+            contexts, cut = build_contexts(groups, feedbacks, self.chats[tutee.name], self.context)
             size = Size(*self.ranks.total(len(contexts), sum(len(c.attempt.response.tokens) for c in contexts)))
             matched = match(tutee, contexts, self.matching, self.manual_backward, size) if size.responses else None
         with clock.of("update"):
@@ -152,7 +152,7 @@ class CoDistillation(Students):
         for name, outcomes in self.everyone.gather((record.tutor, [f.outcome for f in record.asked_feedbacks()])):
             if outcomes:
                 self._outcomes_of(name).update(outcomes)
-        self.keep(record, clock, norm, distillation_figures(record, matched))
+        self.keep(record, clock, norm, distillation_figures(record, matched, cut))
 
     def give_feedback(
         self,

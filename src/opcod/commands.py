@@ -113,6 +113,8 @@ class Command(LightningCLI):
     model_seed = "model.seed"
     resumes: tuple[str | None, ...] = ()
     """Subcommands that go on from a checkpoint; None where the command has none."""
+    takes_checkpoint = True
+    """Without, `ckpt_path` is only accepted, as it stands in the config of a run."""
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed, which data and model share, and how much is said."""
@@ -163,7 +165,7 @@ class Command(LightningCLI):
 
         Lightning reads hyper-parameters out of it here and lets them override the command line; nothing is read here.
         """
-        if path := self._chosen("ckpt_path"):
+        if self.takes_checkpoint and (path := self._chosen("ckpt_path")):
             if self.config.get("subcommand") in self.resumes:
                 self._given.ckpt_path = str(whole_checkpoint(Path(path)))
             else:
@@ -211,6 +213,9 @@ class CoDistil(Command):
         parser.set_defaults(
             {"model": {"class_path": METHODS[0].__name__}, "trainer.callbacks": default_callbacks(*CALLBACKS)}
         )
+        if not self.takes_checkpoint:
+            help = "Of a run's own config; not read here."
+            parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Take the questions of a file in place of the source's, where one is named."""
@@ -280,13 +285,15 @@ def add_questions(parser: LightningArgumentParser) -> None:
 class Evaluate(CoDistil):
     """The arguments of `opcod evaluate`: those of a run, for its questions and how they are asked, and who is asked."""
 
+    takes_checkpoint = False
+
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
             arguments,
             run=False,
             saved=False,
             prog="opcod evaluate",
-            usage="opcod evaluate MODEL [MODEL ...] -c CONFIG [-c CONFIG ...] [--output FILE] [options]",
+            usage="opcod evaluate MODEL [MODEL ...] {-c CONFIG | --questions FILE} ... [--output FILE] [options]",
             description="Score any checkpoints, adapters or models on the test questions, side by side.",
         )
 
@@ -303,7 +310,6 @@ class Evaluate(CoDistil):
         add_questions(parser)
         help = "JSON file of all figures, and of every question's share of right responses."
         parser.add_argument("--output", type=str | None, default=None, help=help)
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Of a run's own config; not read here.")
 
     def before_instantiate_classes(self) -> None:
         """A run's config may have been given for its questions; this is no run, but it has to fit as well."""

@@ -38,14 +38,12 @@ class Context:
         prompt: Token ids of the context prompt.
         solution: s as shown, or None.
         feedback: f as shown, or None.
-        cut: Tokens of s and f that were cut away.
     """
 
     attempt: Attempt
     prompt: tuple[int, ...]
     solution: str | None
     feedback: str | None
-    cut: int
 
 
 def earliest_right(group: Sequence[Attempt], distilled: Attempt, *, own: bool) -> Attempt | None:
@@ -73,7 +71,7 @@ def build_contexts(
     feedbacks: Sequence[Sequence[Feedback]],
     chat: Chat,
     settings: ContextSettings,
-) -> list[Context]:
+) -> tuple[list[Context], int]:
     """The contexts of all responses that have s or f; the others are left out of the loss.
 
     Args:
@@ -81,8 +79,11 @@ def build_contexts(
         feedbacks: The feedback on each of them, in the same shape.
         chat: Of the tutee, which is its own teacher.
         settings: What to show.
+
+    Returns:
+        The contexts, and how many tokens of s and f were cut away, of responses that are left with neither as well.
     """
-    contexts = []
+    contexts, cut = [], 0
     for group, on_group in zip(groups, feedbacks, strict=True):
         for attempt, feedback in zip(group, on_group, strict=True):
             right = earliest_right(group, attempt, own=settings.own_solution) if settings.solution else None
@@ -91,6 +92,7 @@ def build_contexts(
             if solution is None and f is None:
                 continue
             fitted = fit_with(chat, attempt.question, solution, f, limit=settings.limit)
+            cut += fitted.cut
             if fitted.solution is not None or fitted.feedback is not None:
-                contexts.append(Context(attempt, fitted.prompt, fitted.solution, fitted.feedback, fitted.cut))
-    return contexts
+                contexts.append(Context(attempt, fitted.prompt, fitted.solution, fitted.feedback))
+    return contexts, cut

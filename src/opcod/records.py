@@ -149,12 +149,18 @@ def repetition(tokens: Sequence[int]) -> float:
     return 1 - len(set(found)) / len(found) if found else 0.0
 
 
-def distillation_figures(record: StepRecord, matched: Match | None) -> dict[str, Figure]:
-    """What of the step was distilled, and what it came to; `matched` is None where nothing was."""
+def distillation_figures(record: StepRecord, matched: Match | None, cut: int) -> dict[str, Figure]:
+    """What of the step was distilled, and what it came to.
+
+    Args:
+        record: The step, with this rank's share of it.
+        matched: None where nothing was distilled.
+        cut: Tokens of s and f that were cut away.
+    """
     who = f"train/{record.tutee}"
     figures: dict[str, Figure] = {
         f"{who}/distilled": Mean(len(record.contexts), len(record.attempts)),
-        f"{who}/context_cut": Sum(sum(c.cut for c in record.contexts)),
+        f"{who}/context_cut": Sum(cut),
     }
     if matched is not None:
         figures[f"{who}/loss"] = Sum(matched.loss)
@@ -178,7 +184,10 @@ def deaths_of(figures: Mapping[str, float], tutee: str, tutor: str = "the tutor"
     if figures.get(f"{who}/truncated") == 1:
         deaths.append("every response was cut off; raise `rollout.max_new_tokens`")
     if figures.get(f"{who}/distilled") == 0:
-        deaths.append("no response has a context, so nothing is distilled")
+        if figures.get(f"{who}/context_cut"):
+            deaths.append("every s and f was cut away whole, so nothing is distilled; raise `context.limit`")
+        else:
+            deaths.append("no response has a context, so nothing is distilled")
     elif figures.get(f"{who}/contrasted") == 0:
         deaths.append("every question's responses are all right or all wrong, so none has an advantage")
     elif not all(math.isfinite(figures.get(f"{who}/{name}", 0)) for name in ("loss", "gradient_norm")):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-DEMO = ("base.yaml", "pair-materials-physics.yaml", "size-demo.yaml")
-"""The configs of a first run."""
+DEMO = ("base.yaml", "pair-materials-physics.yaml", "size-demo.yaml", "demo-families.yaml")
+"""The configs of a first run, those of `make demo`."""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ class Letters:
 
 def test_of_a_distilled_response_the_divergence_of_every_token_is_kept():
     one, other = attempt_of(sample=0), attempt_of(sample=1)
-    given = record([[one, other]], [[NOT_ASKED, NOT_ASKED]], [Context(other, (1,), "s", None, 0)])
+    given = record([[one, other]], [[NOT_ASKED, NOT_ASKED]], [Context(other, (1,), "s", None)])
     given.divergences = [torch.tensor([0.25, 1.123456])]
     [first, second] = sample_rows(given, {"physicist": Letters()}, 4, 4000)
     assert "pieces" not in first
@@ -105,7 +105,7 @@ def test_texts_are_bounded_and_what_is_cut_is_counted():
     question = Question(id="long", domain="physics", text="w" * 10, options=("x" * 12, "y"), answer="A")
     one = attempt_of(question, text="r" * 15)
     raw = Feedback("f" * 11, "f" * 10, Outcome.MATCH)
-    [row] = sample_rows(record([[one]], [[raw]], [Context(one, (1,), "s" * 20, "f" * 10, 0)]), {}, 4, 10)
+    [row] = sample_rows(record([[one]], [[raw]], [Context(one, (1,), "s" * 20, "f" * 10)]), {}, 4, 10)
     assert (row["response"], row["options"], row["solution_shown"]) == ("r" * 10, ["x" * 10, "y"], "s" * 10)
     assert row["cut"] == 2 + 5 + 1 + 10  # option, response, raw feedback, solution
 

@@ -49,7 +49,7 @@ def record_of(batch):
     tutee, tutor = (NAMES[batch.phase], NAMES[1 - batch.phase])
     f = Feedback("<concept>it</concept> So.", "So.", Outcome.MATCH, "it")
     none = Feedback(None, None, Outcome.FB_NONE)
-    contexts = [Context(a, (1,), None, "So.", 0) for a in groups[0]]
+    contexts = [Context(a, (1,), None, "So.") for a in groups[0]]
     figures = {f"train/{tutee}/accuracy": 0.25, f"train/{tutee}/feedback_kept": 1.0, "seconds/rollout": 2.0}
     return StepRecord(batch, tutee, tutor, frozenset({"physics"}), groups, [[f, f], [none, none]], contexts, figures)
 

@@ -201,7 +201,7 @@ class SciKnowEval(QuestionSource):
     """SciKnowEval's multiple-choice questions of level L3, from a folder or the hub.
 
     Args:
-        domains: Some of `chemistry`, `materials`, `physics`.
+        domains: Some of `biology`, `chemistry`, `materials`, `physics`.
         folder: Folder with `<domain>/train.jsonl` and `test.jsonl`; by default they come from the hub.
         hub_id: The dataset's id there.
         revision: Its branch, tag or commit.

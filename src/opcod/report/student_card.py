@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 
 from opcod import __version__
 from opcod.evaluation import percent
-from opcod.models import BUNDLED, BUNDLED_NAME, BaseModel
+from opcod.models import BUNDLED, BUNDLED_ID, BaseModel
 from opcod.peers import Lora, Role
 from opcod.report.runs import ReportError, Run, read_run
 
-BUNDLED_ID, BUNDLED_LICENSE = f"HuggingFaceTB/{BUNDLED_NAME}", "apache-2.0"
+BUNDLED_LICENSE = "apache-2.0"
 _PAPER = "[arXiv 2606.14368](https://arxiv.org/abs/2606.14368)"
 _SDPO = "[arXiv 2601.20802](https://arxiv.org/abs/2601.20802)"
+_OPCOD = f"On-Policy Co-Distillation ({_PAPER})"
 
 
 def student_card(
@@ -37,19 +38,18 @@ def student_card(
     run = _run_of(checkpoint)
     name = BUNDLED_ID if base.model == BUNDLED else base.model
     license = license or license_of(base)
+    method, company = _method(run, [other for other in kept["models"] if other != student])
     data = ModelCardData(
         base_model=name,
         library_name="transformers" if merged else "peft",
         pipeline_tag="text-generation",
         license=license,
-        tags=["opcod", "on-policy-co-distillation"],
+        tags=["opcod", *(["on-policy-co-distillation"] if method == _OPCOD else [])],
     )
-    peers = [other for other in kept["models"] if other != student]
-    beside = f" beside {' and '.join(peers)}" if peers else ""
     of = {"student": "", "teacher": " (its self-teacher, the average over its past)"}.get(role, f" ({role})")
     weights = "Merged weights" if merged else f"A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g})"
     facts = [
-        f"method: {_method(run, alone=not peers)}, by opcod {__version__}",
+        f"method: {method}, by opcod {__version__}",
         f"base model: {name}{f' at {base.revision}' if base.revision else ''}, quantization {base.quantization}",
         f"rounds done: {kept.get('scored_rounds') or 0}",
         *(_settings(run) if run else []),
@@ -58,7 +58,7 @@ def student_card(
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {student}",
-        f"{weights} of the student {student}{of}, trained{beside}.",
+        f"{weights} of the student {student}{of}, trained {company}.",
         "\n".join(f"- {fact}" for fact in facts),
         *_scores(kept, run, student),
         "## Use\n\n" + (_MERGED if merged else _ADAPTER.replace("BASE", name)),
@@ -91,12 +91,20 @@ def _run_of(checkpoint: Path) -> Run | None:
         return None
 
 
-def _method(run: Run | None, *, alone: bool) -> str:
-    """What it learned by; of a checkpoint alone, by how many were trained."""
-    name = str((run.config.get("model", {}) if run else {}).get("class_path", "CoDistillation")).rpartition(".")[2]
+def _method(run: Run | None, peers: Sequence[str]) -> tuple[str, str]:
+    """What it learned by, and in whose company; of a checkpoint alone, by how many were trained."""
+    model = run.config.get("model", {}) if run else {}
+    settings = model.get("init_args", {})
+    name = str(model.get("class_path", "CoDistillation")).rpartition(".")[2]
     if name != "CoDistillation":
-        return name
-    return f"SDPO ({_SDPO})" if alone else f"On-Policy Co-Distillation ({_PAPER})"
+        return name, "by itself"
+    shown = settings.get("context", {}).get("feedback", True)
+    if not peers or not shown or settings.get("gate", {}).get("strategy") == "never":
+        return f"SDPO ({_SDPO})", "by itself"
+    others = " and ".join(peers)
+    if settings.get("tutor") == "start":
+        return "one-way distillation", f"on the feedback of {others}, as at the start of the run"
+    return _OPCOD, f"beside {others}"
 
 
 def _settings(run: Run) -> list[str]:
