@@ -63,6 +63,12 @@ def test_prompts_are_measured_against_the_limit(tmp_path):
     assert lengths.over == ("99", "100")
 
 
+def test_files_are_usable_up_to_the_longest_prompt(tmp_path):
+    path = write(tmp_path / "q.jsonl", NUMERIC | {"id": "a", "question": "x" * 9})
+    assert found(path, prompt_limit=9).usable
+    assert not found(path, prompt_limit=8).usable
+
+
 def test_uneven_keys_and_telling_lengths_are_found(tmp_path):
     """30 of 40 where 10 are expected: chi-square (400 + 2 * 25 + 100) / 10 = 55 at 3 degrees of freedom."""
     letters = ["A"] * 30 + ["B"] * 5 + ["C"] * 5
@@ -197,7 +203,9 @@ def test_a_file_has_a_defect_if_and_only_if_a_run_would_refuse_it(tmp_path):
 def test_too_few_questions_to_hold_out_are_said(tmp_path):
     path = write(tmp_path / "q.jsonl", *numbered(NUMERIC, 30), *numbered(CHOICE, 31))
     assert "physics has 30 questions, expected more than 30" in (found(path, validation=30).short or "")
+    assert not found(path, validation=30).usable
     assert found(path, validation=29).short is None
+    assert found(path, validation=29).usable
 
 
 def test_a_domain_that_has_no_question_left_in_a_file_is_what_a_run_refuses(tmp_path):
@@ -339,10 +347,20 @@ def test_faulty_files_end_in_status_1_with_faults_of_a_kind_together(run, tmp_pa
 
 def test_other_domains_than_those_given_are_faults(run, tmp_path):
     path = write(tmp_path / "q.jsonl", NUMERIC | {"id": "a"}, CHOICE | {"id": "b"})
-    assert run(path)[0] == 0
+    assert run(path, "--validation", "0")[0] == 0
     status, printed, _ = run(path, "--domains", "[chemistry, biology]")
     assert status == 1
     assert "domain: 'physics' is unknown" in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [("--validation=9", "cannot hold out 9"), ("--prompt_limit=9", "more than 9 tokens")]
+)
+def test_what_a_run_would_stop_at_is_marked_as_such(run, tmp_path, option, said):
+    path = write(tmp_path / "q.jsonl", *numbered(NUMERIC, 3), *numbered(CHOICE, 3))
+    status, printed, _ = run(path, "--validation=2", option)
+    assert status == 1
+    assert any(line.strip().startswith("✗") and said in line for line in printed.splitlines())
 
 
 def test_hostile_text_is_shown_and_not_obeyed(run, tmp_path):

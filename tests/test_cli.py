@@ -337,7 +337,7 @@ def test_what_the_output_has_no_code_for_is_written_as_an_escape(monkeypatch, tm
     (tmp_path / "q.jsonl").write_text(json.dumps(row), "utf-8")
     out = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", out)
-    cli.main(["check-data", str(tmp_path / "q.jsonl")])
+    cli.main(["check-data", str(tmp_path / "q.jsonl"), "--validation=0"])
     out.flush()
     assert rb"gr\xf6\xdfe" in out.buffer.getvalue()
 

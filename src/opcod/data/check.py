@@ -184,8 +184,9 @@ class DataReport:
 
     @property
     def usable(self) -> bool:
-        """Whether a run would take the files."""
-        return not (any(f.defects for f in self.files) or any(o.ids for o in self.overlaps) or self.missing)
+        """Whether a run with this limit, and as many validation questions, would take the files."""
+        faulty = any(f.defects or any(lengths.over for lengths in f.lengths) for f in self.files)
+        return not (faulty or any(o.ids for o in self.overlaps) or self.missing or self.short)
 
     @property
     def missing(self) -> dict[str, list[str]]:

@@ -27,8 +27,8 @@ def print_check(report: DataReport, console: Console) -> None:
         console.print(Text(visible(file.path), style="bold"))
         for table in _tables(file, report.prompt_limit):
             console.print(Padding(table, (0, 0, 1, 2)))
-        _lines(console, _refusals(file), "bold red")
-        _lines(console, _warnings(file, report.prompt_limit), "yellow")
+        _lines(console, _refusals(file, report.prompt_limit), "bold red")
+        _lines(console, _warnings(file), "yellow")
         console.print()
     if len(report.files) > 1:
         console.print(Text("Between the files", style="bold"))
@@ -95,8 +95,8 @@ def _cell(text: str) -> Text:
     return Text(visible(text), overflow="ellipsis")
 
 
-def _refusals(file: FileReport) -> Iterator[str]:
-    """Faults of a kind that are mended alike together: the first of them, and where the others are."""
+def _refusals(file: FileReport, limit: int) -> Iterator[str]:
+    """Faults that are mended alike together: the first of them, and where the others are; then prompts too long."""
     groups: dict[tuple[str, str], list[Defect]] = {}
     for defect in file.defects:
         kind = (defect.fault.field, _PARTICULAR.sub("", f"{defect.fault.reason} {defect.suggestion}"))
@@ -108,9 +108,15 @@ def _refusals(file: FileReport) -> Iterator[str]:
         more = f"; the same in {_few(rest, 'more line')}" if rest else ""
         hint = f" → {defects[0].suggestion}" if defects[0].suggestion else ""
         yield f"{where}: {_ONE_OF.sub('', fault.reason) if hint else fault.reason}{hint}{more}"
+    for lengths in file.lengths:
+        if lengths.over:
+            yield (
+                f"{lengths.domain}: more than {limit} tokens as a prompt, in "
+                f"{_few(lengths.over)}; raise `prompt_limit` to {lengths.most}, or take them out"
+            )
 
 
-def _warnings(file: FileReport, limit: int) -> Iterator[str]:
+def _warnings(file: FileReport) -> Iterator[str]:
     if file.duplicates:
         yield f"twice in the file, options and all: {_pairs(file.duplicates)}; of train, a run keeps the first"
     if file.conflicts:
@@ -120,12 +126,6 @@ def _warnings(file: FileReport, limit: int) -> Iterator[str]:
             yield (
                 f"{part.domain}, {part.kind}: the solution's answer is unreadable, or wrong by the question's own key, "
                 f"in {_few(part.wrong)}"
-            )
-    for lengths in file.lengths:
-        if lengths.over:
-            yield (
-                f"{lengths.domain}: more than {limit} tokens as a prompt, at which a run stops, in "
-                f"{_few(lengths.over)}; raise `prompt_limit` to {lengths.most}, or take them out"
             )
     for keys in file.keys:
         yield from _key_warnings(keys)
@@ -183,16 +183,16 @@ def _lacks(report: DataReport) -> Iterator[str]:
     for path, domains in report.missing.items():
         dropped = " but copies, which are dropped" if path == report.files[0].path else ""
         yield f"{path} has no question of {', '.join(domains)}{dropped}: a run over that domain needs some"
-
-
-def _needed(report: DataReport) -> Iterator[str]:
-    if len(report.domains) < 2:
-        yield f"all questions are of the domain {report.domains[0]}: two students need two domains"
     if report.short is not None:
         yield (
             f"{report.short} (`data.validation`). On these the gate compares the students: at 30 a domain its standard "
             "error is about as large as its threshold"
         )
+
+
+def _needed(report: DataReport) -> Iterator[str]:
+    if len(report.domains) < 2:
+        yield f"all questions are of the domain {report.domains[0]}: two students need two domains"
 
 
 def _few(items: Sequence[object], what: str = "question") -> str:
