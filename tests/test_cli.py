@@ -291,7 +291,7 @@ def test_a_prompt_beyond_the_limit_is_refused(refused, tiny_folder, tmp_path):
 def test_a_checkpoint_of_another_base_is_refused(refused, checkpoint, tiny_folder, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     kept = content["opcod"]
-    for part in ("peers", "models"):
+    for part in ("peers", "models", "domains"):
         kept[part] = dict.fromkeys("ab", kept[part]["physicist"])
     kept["bases"] = {name: kept["bases"]["physicist"] | {"files": "another"} for name in "ab"}
     torch.save(content | {"pytorch-lightning_version": "2.6.6"}, checkpoint)
@@ -404,6 +404,7 @@ def checkpoint(student, tiny_folder, tmp_path):
     kept = {
         "bases": {student.name: student.base.loaded.identity},
         "models": {student.name: {"model": str(tiny_folder), "quantization": "none"}},
+        "domains": {student.name: student.domain},
         "lora": {"rank": LORA.rank, "alpha": LORA.alpha, "target_modules": LORA.target_modules},
         "peers": {student.name: student.state()},
     }
@@ -585,16 +586,6 @@ def test_specialise_refuses_a_checkpoint_of_another_base_or_program(tiny_folder,
     assert status == 1
     assert "holds no specialist" in message
     assert not (tmp_path / "again").exists()
-
-
-def test_specialise_goes_on_from_a_checkpoint_of_before_it_named_the_adapters_shape(tiny_folder, tmp_path):
-    cli.main(specialising(tiny_folder, tmp_path, "--trainer.max_epochs=1", f"--output={tmp_path / 'first'}"))
-    own = tmp_path / "runs" / "specialise" / "version_0" / "checkpoints" / "last.ckpt"
-    content = torch.load(own, weights_only=True)
-    assert content["specialist"].pop("lora") == {"rank": 8, "alpha": 16, "target_modules": "all-linear"}
-    torch.save(content, own)
-    cli.main(specialising(tiny_folder, tmp_path, f"--output={tmp_path / 'rest'}", f"--ckpt_path={own}"))
-    assert (tmp_path / "rest" / "adapter_model.safetensors").exists()
 
 
 def test_predict_writes_a_row_for_every_response_and_keeps_none(tiny_folder, tmp_path, monkeypatch):

@@ -52,9 +52,8 @@ def find_candidate(source: str, domains: Sequence[str], base: BaseModel) -> Cand
     path = Path(source).expanduser()
     if path.suffix == ".ckpt" or (path.is_file() and path.suffix != ".gguf"):
         kept = read_checkpoint(path)
-        of = kept.get("domains", {})  # older checkpoints name none
         students = tuple(
-            Student(name, of.get(name, domains[0]), base=BaseModel(**model)) for name, model in kept["models"].items()
+            Student(name, kept["domains"][name], base=BaseModel(**model)) for name, model in kept["models"].items()
         )
         return Candidate(source, students, Lora(**kept["lora"]), path)
     name = re.sub(r"\W", "_", path.name) or "model"

@@ -175,13 +175,12 @@ def _misshapen(kept: Mapping[str, Any]) -> str | None:
         "bases": lambda bases: _all(bases, lambda identity: _all(identity, _is_text)),
         "peers": lambda peers: _all(peers, lambda roles: _all(roles, lambda state: _all(state, torch.is_tensor))),
     }
-    for part, fit in fits.items():
-        if (part in kept or part != "domains") and not fit(kept.get(part)):  # older checkpoints have no domains
-            return part
+    if part := next((part for part, fit in fits.items() if not fit(kept.get(part))), None):
+        return part
     peers = kept["peers"]
     if any(not name.isidentifier() or roles.keys() != set(get_args(Role)) for name, roles in peers.items()):
         return "peers"
-    return next((part for part in ("models", "bases") if kept[part].keys() != peers.keys()), None)
+    return next((part for part in ("models", "domains", "bases") if kept[part].keys() != peers.keys()), None)
 
 
 def _all(values: Any, fit: Callable[[Any], bool]) -> bool:

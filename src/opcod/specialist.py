@@ -208,8 +208,7 @@ class Specialist(L.LightningModule):
         assert self.model is not None
         self.strict_loading = False
         check_base("the specialist", checkpoint[STUDENT]["base"], self.model.loaded.identity)
-        if "lora" in checkpoint[STUDENT]:  # older ones do not say
-            check_scale("the specialist", checkpoint[STUDENT]["lora"], self.model.lora)
+        check_scale("the specialist", checkpoint[STUDENT]["lora"], self.model.lora)
         self.model.load_state(STUDENT, checkpoint[STUDENT]["adapter"])
         self.guard.skipped, self.guard.in_a_row = checkpoint[STUDENT]["guard"]
 

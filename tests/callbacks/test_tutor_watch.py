@@ -26,14 +26,21 @@ def found_in(texts):
     return "chemist", [sorted(judge(text, QUESTIONS[0], anchored=True).found) for text in texts]
 
 
+def tally_of(found):
+    tally = Tally()
+    for kinds in found:
+        tally.add(kinds)
+    return tally
+
+
 def test_a_share_above_its_limit_is_doubted_and_one_at_it_is_not():
     found = [{"reveal"}] * 2 + [set()] * 6
-    assert doubts("ann", Tally.of(found)) == {}
-    told = doubts("ann", Tally.of([*found, {"reveal"}]))
+    assert doubts("ann", tally_of(found)) == {}
+    told = doubts("ann", tally_of([*found, {"reveal"}]))
     assert list(told) == ["reveal"]
     assert told["reveal"].startswith("ann gives the answer away in 33 % of 9 feedbacks; read the exchanges")
-    assert list(doubts("ann", Tally.of([{"order"}, {"order"}, *found]))) == ["order"]
-    assert doubts("ann", Tally.of([{"reveal"}] * 7)) == {}, "too few to say anything"
+    assert list(doubts("ann", tally_of([{"order"}, {"order"}, *found]))) == ["order"]
+    assert doubts("ann", tally_of([{"reveal"}] * 7)) == {}, "too few to say anything"
 
 
 def test_break_rates_are_doubted_by_the_lower_end_of_their_interval():
@@ -56,18 +63,12 @@ def test_a_leaking_tutor_is_named_once_and_again_not_after_a_resumption():
     assert other.observe(*found_in(["The answer is B."] * 4)) == []
 
 
-def test_what_is_kept_does_not_grow_with_the_run_and_older_checkpoints_are_gone_on_with():
+def test_what_is_kept_does_not_grow_with_the_run():
     watch = TutorWatch()
     watch.observe("ann", [["reveal"], ["order", "reveal"], []])
-    before = watch.state_dict()
-    assert before["found"] == {"ann": {"feedbacks": 3, "kinds": {"reveal": 2, "order": 1}}}
+    assert watch.state_dict()["found"] == {"ann": {"feedbacks": 3, "kinds": {"reveal": 2, "order": 1}}}
     watch.observe("ann", [[]] * 1000)
     assert watch.state_dict()["found"] == {"ann": {"feedbacks": 1003, "kinds": {"reveal": 2, "order": 1}}}
-    older = TutorWatch()
-    older.load_state_dict({"found": {"ann": [["reveal"], ["order", "reveal"], []]}, "told": {"ann": []}})
-    assert older.state_dict()["found"] == before["found"]
-    (told,) = older.observe("ann", [["order"], *[[]] * 11])
-    assert told.startswith("ann gives orders to the reader, or poses as another turn of the chat, in 13 % of 15 feed")
 
 
 def test_honest_tutors_of_a_real_run_are_not_doubted(tmp_path):
@@ -124,4 +125,4 @@ def test_a_liar_is_not_told_by_its_words():
     worked = GeneratedScience(["physics"], levels=[1], train=40).worked("physics", 40, seed=0)
     lies = [ADVERSARIES["lies"](w.question, random.Random(i)) for i, w in enumerate(worked)]
     found = [judge(lie, w.question, anchored=True).found for lie, w in zip(lies, worked, strict=True)]
-    assert doubts("ann", Tally.of(found)) == {}
+    assert doubts("ann", tally_of(found)) == {}

@@ -163,7 +163,7 @@ class RoundCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the checkpoints that were there."""
         self.saved = list(state_dict["saved"])
-        self._unsaved_round = state_dict.get("unsaved_round", False)  # older checkpoints do not have it
+        self._unsaved_round = state_dict["unsaved_round"]
 
 
 @contextmanager

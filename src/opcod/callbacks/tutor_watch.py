@@ -7,7 +7,7 @@ The limits stand between what honest tutors were measured at and what tutors tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,14 +42,6 @@ class Tally:
 
     feedbacks: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, found: Iterable[Collection[str]]) -> Tally:
-        """Of feedbacks, in each of which some kinds were found."""
-        tally = cls()
-        for kinds in found:
-            tally.add(kinds)
-        return tally
 
     def add(self, kinds: Collection[str]) -> None:
         """Count one more feedback."""
@@ -130,7 +122,6 @@ class TutorWatch(Callback):
         return {"found": {tutor: asdict(tally) for tutor, tally in self._found.items()}, "told": self._told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there; older checkpoints have every feedback in a list."""
-        kept = state_dict["found"].items()
-        self._found = {tutor: Tally.of(t) if isinstance(t, list) else Tally(**t) for tutor, t in kept}
+        """Go on from there."""
+        self._found = {tutor: Tally(**tally) for tutor, tally in state_dict["found"].items()}
         self._told = state_dict["told"]

@@ -96,7 +96,7 @@ def _cell(text: str) -> Text:
 
 
 def _refusals(file: FileReport, limit: int) -> Iterator[str]:
-    """Faults of a kind that are mended alike together, the first of them and where the others are; and long prompts."""
+    """Faults that are mended alike together: the first of them, and where the others are; then prompts too long."""
     groups: dict[tuple[str, str], list[Defect]] = {}
     for defect in file.defects:
         kind = (defect.fault.field, _PARTICULAR.sub("", f"{defect.fault.reason} {defect.suggestion}"))
