@@ -114,8 +114,15 @@ def test_a_wide_tolerance_is_of_the_key_and_not_of_the_answer(content, correct):
     assert grade(f"<answer>{content}</answer>", question).correct is correct
 
 
-def test_rounding_takes_no_number_off_the_edge():
-    assert grade("<answer>0.09</answer>", Question("q", "physics", "?", (), "0.1", tolerance=0.1)).correct
+@pytest.mark.parametrize(("key", "content"), [("1", "1.01"), ("0.1", "0.101"), ("300", "303"), ("7e-9", "7.07e-9")])
+def test_rounding_takes_no_number_off_the_edge(key, content):
+    assert grade(f"<answer>{content}</answer>", Question("q", "physics", "?", (), key, tolerance=0.01)).correct
+
+
+def test_without_a_tolerance_long_numbers_are_told_apart():
+    question = Question("q", "physics", "How many?", (), "1234567890123", tolerance=0)
+    assert grade("<answer>1234567890123</answer>", question).correct
+    assert not grade("<answer>1234567890124</answer>", question).correct
 
 
 def test_absolute_tolerance_serves_a_key_of_zero():

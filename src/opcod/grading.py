@@ -87,7 +87,7 @@ def _grade_number(response: str, question: Question) -> Grade:
 def _is_near(number: float, key: float, question: Question) -> bool:
     """Within the error that is accepted, but for rounding; relative errors are of the key."""
     accepted = max(question.tolerance * abs(key), question.absolute_tolerance)
-    return math.isclose(number, key, rel_tol=1e-12, abs_tol=accepted * (1 + 1e-9))
+    return abs(number - key) <= accepted + 4 * math.ulp(max(abs(number), abs(key)))
 
 
 def _grade_text(response: str, question: Question) -> Grade:

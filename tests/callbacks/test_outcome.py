@@ -133,6 +133,15 @@ def test_a_resumed_run_remembers_the_initial_scores(tmp_path):
     assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
 
 
+def test_a_fast_run_from_a_checkpoint_scores_nobody_and_leaves_the_outcome_that_was_there(tmp_path):
+    run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1)
+    before = (tmp_path / "outcome.json").read_bytes()
+    last = tmp_path / "checkpoints/last.ckpt"
+    resumed = run(tmp_path, OutcomeTable(), rounds=2, ckpt_path=last, fast_dev_run=1)
+    assert resumed.tested == 0
+    assert (tmp_path / "outcome.json").read_bytes() == before
+
+
 def test_a_run_resumed_after_its_last_round_still_tells_its_outcome(tmp_path, capsys):
     run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1)
     (tmp_path / "outcome.json").unlink()  # it died while the final scores were taken

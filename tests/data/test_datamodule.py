@@ -5,9 +5,10 @@ import random
 import pytest
 
 from opcod.data.datamodule import QuestionData
+from opcod.data.jsonl import write_questions
 from opcod.data.loaders import StepLoader
 from opcod.data.questions import Question, QuestionError
-from opcod.data.sources import GeneratedScience
+from opcod.data.sources import GeneratedScience, QuestionFile
 
 MANY = [Question(f"q{i}", "physics", f"What is {i}?", (), str(i)) for i in range(50)]
 
@@ -52,3 +53,12 @@ def test_a_step_of_more_questions_than_there_are_is_refused():
     QuestionData(source, batch_size=7, validation=2, test=2).setup("validate")
     with pytest.raises(QuestionError, match=r"data\.batch_size is 7, but there are 6 training questions"):
         QuestionData(source, batch_size=7, validation=2, test=2).setup("fit")
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_where_development_questions_would_be_scored_and_there_are_none_it_is_said(stage, tmp_path):
+    write_questions(tmp_path / "asked.jsonl", MANY[:3])
+    source = QuestionFile(str(tmp_path / "asked.jsonl"))
+    with pytest.raises(QuestionError, match="the development set has no question of physics"):
+        QuestionData(source, development=2).setup(stage)
+    QuestionData(source).setup(stage)

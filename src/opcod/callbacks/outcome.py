@@ -124,7 +124,7 @@ class OutcomeTable(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score them as they are now, on the device they were trained on, unless the run is being stopped."""
         stopped = any(isinstance(c, CleanStop) and c.stopping for c in trainer.callbacks)  # type: ignore[attr-defined]
-        if self.initial is not None and not stopped:
+        if self.initial is not None and not stopped and not self._tries:
             self.final = self._scored_last(trainer, pl_module)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -133,6 +133,8 @@ class OutcomeTable(Callback):
         Not reached when the run ended by an error; reached when it was resumed with no round left, where no training
         ends. Then the students are scored here, on the device that Lightning has just taken them from.
         """
+        if self._tries:
+            return
         if self.initial is None:
             if self._resumed:
                 trainer.print("No outcome: the checkpoint that was resumed holds no initial scores to compare with.")

@@ -10,8 +10,6 @@ from opcod.data.loaders import SIDE_BY_SIDE, QuestionBatches, StepLoader, batche
 from opcod.data.questions import Question, QuestionError
 from opcod.data.sources import QuestionSource, Splits
 
-_NEEDED = {"fit": ("train", "validation", "test"), "validate": ("validation",)}
-
 
 def check_settings(**counts: int) -> None:
     """Refuse counts below 1, all at once.
@@ -93,7 +91,8 @@ class QuestionData(L.LightningDataModule):
             self.splits = self.source.splits(
                 validation=self.validation, test=self.test, seed=self.seed, development=self.development
             )
-        for name in _NEEDED.get(stage, ("test",)):
+        needed = {"fit": ("train", "validation", "test", self.scored), "validate": ("validation",)}
+        for name in needed.get(stage, (self.scored,)):
             questions = getattr(self.splits, name)
             present = {q.domain for q in questions}
             if missing := [d for d in self.domains if d not in present]:
