@@ -8,11 +8,11 @@ Nothing is loaded or run, so it needs no GPU. How far it is from what was measur
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import recorded
 from benchmarks.shapes import SHAPES
 from opcod.codistillation import CoDistillation
 from opcod.devices import GPUS, Device
@@ -60,8 +60,7 @@ def planned(shape: str, quantization: str, packed: str, device: Device) -> float
 def measured(path: Path = MEASURED) -> dict[tuple[str, str, str], Rate]:
     """By shape, quantisation and packing; at f4734b5 `auto` meant that 4-bit weights stay packed."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        one = json.loads(line)
+    for one in recorded.lines(path):
         asked, rows = one["options"], one.get("rollouts")
         if rows:
             rates = {row["by"]: row["tokens_per_second"] for row in rows}
