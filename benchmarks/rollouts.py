@@ -34,7 +34,10 @@ def main() -> None:
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--quantization", default="none")
     parser.add_argument("--plain", action="store_true", help="rows have a copy of their prompt each")
+    parser.add_argument("--counted_for", help="a GPU, whose seconds and memory are told")
     options = parser.parse_args()
+    if options.counted_for is not None:
+        turn.count_for(options.counted_for)
     attention = "auto" if options.by == "opcod" else "sdpa"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_base(BaseModel(options.model, quantization=options.quantization, attention=attention), device)

@@ -47,7 +47,10 @@ def main() -> None:
     size_arguments(parser)
     parser.add_argument("--model", help="folder; by default the bundled one")
     parser.add_argument("--checkpoint_activations", action="store_true")
+    parser.add_argument("--counted_for", help="a GPU, whose seconds and memory are told")
     options = parser.parse_args()
+    if options.counted_for is not None:
+        turn.count_for(options.counted_for)
     size = size_of(options)
     rows = size.questions * size.samples
     seen = {"responses": 0}

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch.utils.flop_counter import flop_registry
 
-from opcod.devices import GIB
+from opcod.devices import GIB, GPUS, Device
+from opcod.simulation import Tally
 
 Told = dict[str, float]
 """What a piece of work came to: `seconds`, `peak_gib`, and what the work tells of itself."""
@@ -92,6 +94,21 @@ class Turn:
         self._told = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._start = 0.0
+        self._elsewhere: Device | None = None
+        self._counted: Tally | None = None
+
+    def count_for(self, device: str) -> None:
+        """Tell what the operations that run here would take on a GPU, as `opcod plan` has it of opcod's own."""
+        self._elsewhere = GPUS[device]
+        aten = torch.ops.aten
+        for there, here in (
+            (aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_flash_attention_for_cpu),
+            (
+                aten._scaled_dot_product_flash_attention_backward,
+                aten._scaled_dot_product_flash_attention_for_cpu_backward,
+            ),
+        ):
+            flop_registry[here] = flop_registry[there]
 
     def ready(self) -> None:
         """Everything is loaded."""
@@ -101,13 +118,22 @@ class Turn:
         """Wait for the driver's word, and start the clock."""
         if not sys.stdin.readline():
             sys.exit()
+        if self._elsewhere is not None:
+            self._counted = Tally(self._elsewhere.speed, device=torch.device("cpu"))
+            self._counted.__enter__()
         self._start = time.perf_counter()
 
     def end(self, **told: float) -> None:
         """The work is done."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self._tell({"seconds": time.perf_counter() - self._start, "peak_gib": peak_memory() / GIB} | told)
+        seconds, peak = time.perf_counter() - self._start, float(peak_memory())
+        if self._counted is not None:
+            assert self._elsewhere is not None
+            self._counted.__exit__(None, None, None)
+            seconds, held = self._counted.seconds, self._counted.now
+            peak = self._elsewhere.before + held + self._elsewhere.gaps * (self._counted.peak - held)
+        self._tell({"seconds": seconds, "peak_gib": peak / GIB} | told)
 
     def serve(self, work: Callable[[], Told]) -> None:
         """Do a piece of work whenever the driver says so."""

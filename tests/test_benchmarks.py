@@ -5,21 +5,28 @@ import os
 import pytest
 from benchmarks.compare import ROWS, Measured, figure_of, measure, worse
 from benchmarks.curves import exponent
-from benchmarks.planned import measured, planned
+from benchmarks.planned import (
+    LARGE,
+    compared,
+    longest_measured,
+    measured,
+    options_of,
+    planned,
+    step,
+    steps_measured,
+)
 from benchmarks.workers import Worker
-
-from opcod.devices import GPUS
 
 
 def test_a_steps_work_is_fixed(tiny_folder):
     options = ["--model", str(tiny_folder), "--dtype=float32", "--questions=2", "--samples=3", "--length=5"]
     with Worker("opcod_step", *options, "--feedback=4", threads=1) as worker:
         told = [worker.work() for _ in range(2)]
-    for step in told:
-        assert step["rollout_tokens"] == 2 * 3 * 5
-        assert step["feedback_tokens"] == 2 * 3 * 4
-        assert 0 < step["rollout"] + step["feedback"] + step["match"] + step["update"] <= step["seconds"]
-        assert step["peak_gib"] > 0.1
+    for one in told:
+        assert one["rollout_tokens"] == 2 * 3 * 5
+        assert one["feedback_tokens"] == 2 * 3 * 4
+        assert 0 < one["rollout"] + one["feedback"] + one["match"] + one["update"] <= one["seconds"]
+        assert one["peak_gib"] > 0.1
 
 
 def test_a_worker_that_fails_says_why():
@@ -76,7 +83,50 @@ def test_an_exponent_is_the_slope_of_the_logarithms():
 
 
 def test_rollouts_are_planned_beside_what_was_measured():
-    assert planned("tiny", "none", "no", GPUS["h100"]) > planned("tiny", "nf4", "yes", GPUS["h100"]) > 0
+    assert planned("tiny", "none", "no", "h100") > planned("tiny", "nf4", "yes", "h100") > 0
     known = measured()
     assert {case: rate.opcod > rate.generate for case, rate in known.items()} == dict.fromkeys(known, True)
     assert ("Qwen3-8B", "nf4", "yes") in known
+
+
+def test_a_step_is_planned_as_its_worker_would_tell_of_it():
+    given = ["--questions=2", "--samples=3", "--length=5"]
+    told = step("tiny", options_of(*given, "--feedback=4"), "h100")
+    assert (told["rollout_tokens"], told["feedback_tokens"]) == (2 * 3 * 5, 2 * 3 * 4)
+    assert told["seconds"] == told["rollout"] + told["feedback"] + told["match"]
+    assert 0.6 < told["peak_gib"] < 1.0, "the context, and next to nothing"
+    untutored = step("tiny", options_of(*given), "h100")
+    assert untutored["feedback"] == 0 < untutored["match"] <= told["match"]
+    longer = step("tiny", options_of(*given), "h100", prompt=1000)
+    assert longer["peak_gib"] > untutored["peak_gib"]
+
+
+def test_rows_are_planned_by_the_workers_that_measure_them():
+    (row,) = (row for row in ROWS if row.name.startswith("two peers, peak memory"))
+    found = compared(row, "tiny", LARGE, "h100")
+    ours, theirs = (step("tiny", options_of(*LARGE, *worker[1:]), "h100")["peak_gib"] for worker in row.pair)
+    assert (found.ours, found.theirs, found.ratio) == ([ours], [theirs], ours / theirs)
+
+
+def test_another_program_is_counted_by_what_it_launches(tiny_folder):
+    def seconds(length):
+        options = [f"--model={tiny_folder}", "--questions=1", "--samples=2", "--prompt=4", f"--length={length}"]
+        with Worker("rollouts", "generate", *options, "--counted_for=h100", threads=1) as worker:
+            first, second = worker.work(), worker.work()
+        assert first == second, "it does not depend on the clock"
+        assert 0.6 < first["peak_gib"] < 1.0
+        return first["seconds"]
+
+    few, more, most = map(seconds, (2, 4, 6))
+    assert most - more == pytest.approx(more - few, rel=0.05), "every token launches the same"
+    assert more - few > 2 * 100 * 20e-6, "two layers have more than a hundred operations"
+
+
+def test_measured_steps_come_with_their_options_and_are_put_together_by_hand():
+    shapes = [(shape, options.length, seen["seconds"]) for shape, options, seen in steps_measured()]
+    assert ("Qwen3-8B", 1024, pytest.approx(84.169, abs=1e-3)) in shapes
+    assert ("Qwen3-8B", 256, pytest.approx(18.768, abs=1e-3)) in shapes, "the first one warms up"
+    longest = longest_measured()
+    assert longest["match"] == pytest.approx(32 * 13.017, rel=1e-4), "a question's 8 responses take 13 s"
+    assert longest["feedback"] == pytest.approx(8 * (9.248 + 1024 * (0.035414 + 0.037039) / 2), rel=1e-4)
+    assert longest["rollout"] == pytest.approx(4 * (0.8009 + 4096 * (0.03559 + 0.059625) / 2), rel=1e-4)

@@ -106,6 +106,16 @@ def test_the_slowest_of_arithmetic_traffic_and_launch_counts():
     assert seconds(launch=9.0) == 9.0
 
 
+def test_what_runs_in_earnest_is_counted_as_well():
+    a, b = torch.ones(16, 32), torch.ones(32, 8)
+    with Tally(SPEED, device=a.device) as tally:
+        product = a @ b
+        del product
+        kept = a + 1
+    assert tally.flops == 2 * 16 * 32 * 8
+    assert (tally.now, tally.peak) == (kept.nbytes, max(16 * 8 * 4, kept.nbytes))
+
+
 def test_traces_add_up():
     total = Trace(3, 10.0, 1.0) + Trace(5, 1.0, 2.0).times(3)
     assert (total.peak, total.flops, total.seconds) == (5, 13.0, 7.0)

@@ -91,11 +91,19 @@ class Tally(TorchDispatchMode):
         speed: Of the device.
         present: Tensors that are there before.
         packed: Those of them that are kept in 4 bits, and are unpacked for every product.
+        device: Whose tensors are counted; only meta tensors have their questions answered.
     """
 
-    def __init__(self, speed: Speed, present: Collection[Tensor], packed: Collection[Tensor]) -> None:
+    def __init__(
+        self,
+        speed: Speed,
+        present: Collection[Tensor] = (),
+        packed: Collection[Tensor] = (),
+        device: torch.device = META,
+    ) -> None:
         super().__init__()
         self.speed = speed
+        self.device = device
         self.now = self.peak = 0
         self.flops = self.seconds = 0.0
         self._known = WeakIdKeyDictionary()
@@ -110,7 +118,7 @@ class Tally(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default and args[0].device == META:
             return True if args[0].dtype == torch.bool else 1.0 if args[0].dtype.is_floating_point else 1 << 62
         made = func(*args, **kwargs)
-        outputs = [t for t in tree_leaves(made) if isinstance(t, Tensor) and t.device == META]
+        outputs = [t for t in tree_leaves(made) if isinstance(t, Tensor) and t.device == self.device]
         if not func.is_view and outputs:
             inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
             moved = sum(self._traffic(t) for t in (*inputs, *outputs))
