@@ -330,6 +330,29 @@ def test_a_checkpoint_is_not_gone_on_with_under_another_scale(tiny_folder, tmp_p
         fit(module_of(tiny_folder, lora=replace(LORA, alpha=16)), tmp_path, RoundCheckpoint(), rounds=2, ckpt_path=last)
 
 
+def places(watch):
+    return [(r.batch.round, r.batch.phase, r.batch.step) for r in watch.records]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_run_that_goes_on_with_other_steps_has_them_from_the_next_round_on(steps, tiny_folder, tmp_path):
+    fit(module_of(tiny_folder), tmp_path, RoundCheckpoint(every_n_steps=3), rounds=1, steps=2)
+    watch, end = Watch(), tmp_path / "checkpoints" / "round=1.ckpt"
+    fit(module_of(tiny_folder), tmp_path / "on", watch, rounds=2, steps=steps, ckpt_path=end)
+    assert places(watch) == [(1, phase, step) for phase in (0, 1) for step in range(steps)]
+    halfway = tmp_path / "checkpoints" / "round=0-step=3.ckpt"
+    with pytest.raises(ModelError, match=r"the middle of a round, which has other steps now, .* set `data.steps` and"):
+        fit(module_of(tiny_folder), tmp_path / "halfway", rounds=2, steps=steps, ckpt_path=halfway)
+
+
+def test_students_are_not_gone_on_with_in_another_order(tiny_folder, tmp_path):
+    """Their optimizers are kept by their places."""
+    fit(module_of(tiny_folder), tmp_path, RoundCheckpoint())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(ModelError, match=r"holds the students \['ann', 'ben'\], the run has \['ben', 'ann'\]: resume"):
+        fit(module_of(tiny_folder, (BEN, ANN)), tmp_path / "other", rounds=2, ckpt_path=last)
+
+
 def test_another_seed_is_another_run(tiny_folder, tmp_path):
     one = fit(module_of(tiny_folder, seed=0), tmp_path / "0")
     other = fit(module_of(tiny_folder, seed=1), tmp_path / "1", seed=1)
