@@ -181,6 +181,18 @@ def test_callbacks_watch_the_scores_after_each_round(tiny_folder, tmp_path):
     assert "validation/ann/physics/avg" in module.trainer.callback_metrics
 
 
+def test_a_round_that_is_stopped_within_has_no_scores_in_the_log(tiny_folder, tmp_path):
+    class Stop(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.should_stop = trainer.current_epoch == 1 and batch_idx == 1  # as `max_time` does
+
+    log = L.pytorch.loggers.CSVLogger(tmp_path, name="", version="")
+    module = fit(module_of(tiny_folder), tmp_path, Stop(), rounds=2, logger=log)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [row["rounds"] for row in csv.DictReader(file) if row["rounds"]] == ["0.0", "1.0"]
+    assert module.scored_rounds == 2, "they were scored, for who asks how it ended"
+
+
 # ---- who changes
 
 

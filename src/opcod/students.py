@@ -337,9 +337,12 @@ class Students(L.LightningModule, ABC):
         if fitting:
             rounds = self.current_epoch + 1
             self._take_scores(table, rounds)
-            figures = self.score_figures(table, rounds) | self.round_figures()
+            # Lightning also validates where it is told to stop within a round, which a run that goes on does over.
+            over = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+            figures = self.score_figures(table, rounds) | (self.round_figures() if over else {})
             self.log_dict(figures, batch_size=1, logger=False)  # for callbacks that monitor them
-            self._log_now(figures, self.current_epoch, self.phases * self._steps - 1)
+            if over:
+                self._log_now(figures, self.current_epoch, self.phases * self._steps - 1)
         else:
             self.log_dict(flatten(table, "validation"), batch_size=1)
 
