@@ -115,10 +115,10 @@ def recount(checkpoint: dict[str, Any], batches: int) -> None:
         loader["next"] = batches
 
 
-def batches_of(checkpoint: Mapping[str, Any]) -> int:
-    """Of a round of the run that a checkpoint of Lightning's is of."""
-    (loader,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-    return int(loader["batches"])
+def has_rounds_of(checkpoint: Mapping[str, Any], batches: int) -> bool:
+    """Whether the rounds of the run that a checkpoint of Lightning's is of had so many batches, if any was begun."""
+    loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+    return all(loader["batches"] == batches for loader in loaders)
 
 
 def check_base(name: str, theirs: Mapping[str, str], mine: Mapping[str, str]) -> None:

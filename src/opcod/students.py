@@ -15,7 +15,7 @@ from torch import nn
 
 from opcod.attempts import Attempt, Key, attempt, prompt_within
 from opcod.chat import Chat
-from opcod.checkpoint import KEY, batches_of, pack, recount, unpack
+from opcod.checkpoint import KEY, has_rounds_of, pack, recount, unpack
 from opcod.data.datamodule import QuestionData, check_settings
 from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question
@@ -446,7 +446,7 @@ class Students(L.LightningModule, ABC):
         if self._fits:
             data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
             batches = len(data.train_dataloader())
-            if batches_of(checkpoint) != batches:
+            if not has_rounds_of(checkpoint, batches):
                 recount(checkpoint, batches)
         self.score_table, self.scored_rounds = kept["score_table"], kept["scored_rounds"]
         for name, (skipped, in_a_row) in kept["guards"].items():
