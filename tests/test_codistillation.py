@@ -357,6 +357,18 @@ def test_a_run_that_goes_on_with_other_steps_has_them_from_the_next_round_on(ste
         fit(module_of(tiny_folder), tmp_path / "halfway", rounds=2, steps=steps, ckpt_path=halfway)
 
 
+def test_a_checkpoint_of_before_any_round_is_gone_on_with(tiny_folder, tmp_path):
+    """As a script may save one after a validation by itself."""
+    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
+    trainer = L.Trainer(accelerator="cpu", **quiet)
+    trainer.validate(module_of(tiny_folder), QuestionData(source, batch_size=2, validation=2, test=2), verbose=False)
+    trainer.save_checkpoint(tmp_path / "begun.ckpt")
+    watch = Watch()
+    fit(module_of(tiny_folder), tmp_path / "on", watch, steps=1, ckpt_path=tmp_path / "begun.ckpt")
+    assert places(watch) == [(0, 0, 0), (0, 1, 0)]
+
+
 def test_students_are_not_gone_on_with_in_another_order(tiny_folder, tmp_path):
     """Their optimizers are kept by their places."""
     fit(module_of(tiny_folder), tmp_path, RoundCheckpoint())
