@@ -181,6 +181,18 @@ def test_callbacks_watch_the_scores_after_each_round(tiny_folder, tmp_path):
     assert "validation/ann/physics/avg" in module.trainer.callback_metrics
 
 
+def test_a_round_that_is_stopped_within_has_no_scores_in_the_log(tiny_folder, tmp_path):
+    class Stop(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.should_stop = trainer.current_epoch == 1 and batch_idx == 1  # as `max_time` does
+
+    log = L.pytorch.loggers.CSVLogger(tmp_path, name="", version="")
+    module = fit(module_of(tiny_folder), tmp_path, Stop(), rounds=2, logger=log)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [row["rounds"] for row in csv.DictReader(file) if row["rounds"]] == ["0.0", "1.0"]
+    assert module.scored_rounds == 2, "they were scored, for who asks how it ended"
+
+
 # ---- who changes
 
 
@@ -328,6 +340,41 @@ def test_a_checkpoint_is_not_gone_on_with_under_another_scale(tiny_folder, tmp_p
     said = r"checkpoint of ann was made with rank 4 and alpha 8, the run asks for rank 4 and alpha 16: set `lora`"
     with pytest.raises(ModelError, match=said):
         fit(module_of(tiny_folder, lora=replace(LORA, alpha=16)), tmp_path, RoundCheckpoint(), rounds=2, ckpt_path=last)
+
+
+def places(watch):
+    return [(r.batch.round, r.batch.phase, r.batch.step) for r in watch.records]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_run_that_goes_on_with_other_steps_has_them_from_the_next_round_on(steps, tiny_folder, tmp_path):
+    fit(module_of(tiny_folder), tmp_path, RoundCheckpoint(every_n_steps=3), rounds=1, steps=2)
+    watch, end = Watch(), tmp_path / "checkpoints" / "round=1.ckpt"
+    fit(module_of(tiny_folder), tmp_path / "on", watch, rounds=2, steps=steps, ckpt_path=end)
+    assert places(watch) == [(1, phase, step) for phase in (0, 1) for step in range(steps)]
+    halfway = tmp_path / "checkpoints" / "round=0-step=3.ckpt"
+    with pytest.raises(ModelError, match=r"the middle of a round, which has other steps now, .* set `data.steps` and"):
+        fit(module_of(tiny_folder), tmp_path / "halfway", rounds=2, steps=steps, ckpt_path=halfway)
+
+
+def test_a_checkpoint_of_before_any_round_is_gone_on_with(tiny_folder, tmp_path):
+    """As a script may save one after a validation by itself."""
+    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
+    trainer = L.Trainer(accelerator="cpu", **quiet)
+    trainer.validate(module_of(tiny_folder), QuestionData(source, batch_size=2, validation=2, test=2), verbose=False)
+    trainer.save_checkpoint(tmp_path / "begun.ckpt")
+    watch = Watch()
+    fit(module_of(tiny_folder), tmp_path / "on", watch, steps=1, ckpt_path=tmp_path / "begun.ckpt")
+    assert places(watch) == [(0, 0, 0), (0, 1, 0)]
+
+
+def test_students_are_not_gone_on_with_in_another_order(tiny_folder, tmp_path):
+    """Their optimizers are kept by their places."""
+    fit(module_of(tiny_folder), tmp_path, RoundCheckpoint())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(ModelError, match=r"holds the students \['ann', 'ben'\], the run has \['ben', 'ann'\]: resume"):
+        fit(module_of(tiny_folder, (BEN, ANN)), tmp_path / "other", rounds=2, ckpt_path=last)
 
 
 def test_another_seed_is_another_run(tiny_folder, tmp_path):

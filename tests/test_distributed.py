@@ -195,7 +195,7 @@ def test_the_first_checkpoint_within_a_round_of_parallel_phases_holds_every_stud
 def test_a_round_is_not_gone_on_with_otherwise_than_it_was_begun(root, tiny_folder, two, tmp_path):
     checkpoints = root / "parallel" / "checkpoints"
     halfway = {"ckpt_path": str(checkpoints / "round=1-step=1.ckpt"), "folder": str(tmp_path / "halfway"), "rounds": 2}
-    with pytest.raises(ModelError, match="as it was, or resume from the end of a round"):
+    with pytest.raises(ModelError, match="as they were, or resume from the end of a round"):
         run(free_run("", root, tiny_folder) | halfway)
 
 

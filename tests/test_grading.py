@@ -57,6 +57,7 @@ def test_choice_is_the_letter_alone_in_either_case(content, choice):
         ("1.2E-3", 0.0012),
         ("1.2 x 10^3", 1200.0),
         ("1.2 × 10³", 1200.0),
+        ("1.2⋅10³", 1200.0),
         ("1.2 × 10⁻³ mol/L", 0.0012),
         ("$1.2 \\times 10^{3}$", 1200.0),
         ("-10^3", -1000.0),
@@ -171,7 +172,7 @@ def test_a_number_is_converted_to_the_unit_that_is_asked_for(content, correct, v
 
 def test_temperatures_are_compared_on_the_scale_that_is_asked_for():
     question = Question("q", "physics", "How warm?", (), "25", absolute_tolerance=0.1, unit="°C")
-    for content in ("25", "25 °C", "25^\\circ C", "25^{\\circ}\\text{C}", "298.15 K", "77 °F"):
+    for content in ("25", "25 °C", "25℃", "77℉", "25^\\circ C", "25^{\\circ}\\text{C}", "298.15 K", "77 °F"):
         assert grade(f"<answer>{content}</answer>", question).correct, content
     for content in ("25 K", "298.15", "25 C"):
         assert not grade(f"<answer>{content}</answer>", question).correct, content

@@ -70,6 +70,25 @@ def test_a_run_that_is_resumed_in_the_same_folder_goes_on_with_its_log(name, tin
     assert logged(tmp_path) == whole
 
 
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("died", [2, 3, 4], ids=["where it is gone on with", "a step later", "two steps later"])
+def test_of_phases_at_the_same_time_no_row_is_lost_and_none_comes_twice(died, every, tmp_path):
+    def log(steps):
+        """As `Students.keep` does: of every step a row a phase, each of four steps."""
+        logger = log_of(tmp_path)
+        for step in steps:
+            for phase in (0, 1):
+                place = 4 * phase + step
+                if (place + 1) % every == 0:
+                    logger.log_metrics({"round": 0.0, "phase": float(phase), "phase_step": float(step)}, step=place)
+                    logger.save()
+
+    log(range(died))
+    log(range(2, 4))
+    places = [4 * phase + step for step in range(4) for phase in (0, 1)]
+    assert [int(row["step"]) for row in logged(tmp_path)] == [p for p in places if (p + 1) % every == 0]
+
+
 def test_a_run_that_begins_anew_in_a_folder_begins_its_log_anew(tiny_folder, tmp_path):
     fit(module_of(tiny_folder), tmp_path, rounds=2, logger=log_of(tmp_path))
     assert log_of(tmp_path).experiment is not None

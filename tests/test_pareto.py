@@ -19,6 +19,14 @@ def test_improvement_is_nothing_below_and_something_above(after, expected):
     assert improves(START, after) is expected
 
 
+def test_as_many_right_answers_to_other_questions_are_the_same_score():
+    before, after = (1 / 10 + 2 / 10 + 3 / 10) / 3, (3 / 10 + 2 / 10 + 1 / 10) / 3
+    assert before != after
+    for one, other in ((before, after), (after, before)):
+        assert not improves({"A": one, "B": 0.4}, {"A": other, "B": 0.4})
+        assert improves({"A": one, "B": 0.4}, {"A": other, "B": 0.5})
+
+
 def test_improvement_is_mutual_when_both_have_it():
     better, same = {"A": 0.6, "B": 0.4}, dict(START)
     before = {"a": START, "b": START}

@@ -1,5 +1,6 @@
 """What a unit's text means, and values in other units; the expected numbers are the units' definitions."""
 
+import math
 import random
 import time
 
@@ -45,6 +46,11 @@ from opcod.units import convert, unit_fault
         (4186, "J/kg·K", "J/(kg K)", 4186),
         (20, "dBm", "mW", 100),
         (3, "/s", "Hz", 3),
+        (60, "rpm", "Hz", 1),
+        (2 * math.pi, "rad/s", "Hz", 1),
+        (720, "°/s", "Hz", 2),
+        (0.5, "kHz", "rad/s", 1000 * math.pi),
+        (3, "1/s", "rad/s", 3),
         (3, "1/min", "1/h", 180),
     ],
 )

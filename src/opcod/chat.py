@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from opcod.models import ModelError, first_line
 from opcod.prompts import Message, neutralise
 
-_MARK = re.compile(r"<\|[^\s|<>]+\|>|\[/?INST\]|<</?SYS>>")
+_MARK = re.compile(r"<[|｜][^\s|｜<>]+[|｜]>|\[/?INST\]|<</?SYS>>")
 _BYTES_OF_A_CHARACTER = 4  # at most, in UTF-8
 
 
@@ -56,12 +56,13 @@ class Chat:
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether the template has a place for a system message; Gemma's older ones raise an error."""
+        """Whether the template says what the system does; Gemma's older ones raise an error, some others drop it."""
+        user = {"role": "user", "content": "Why?"}
         try:
-            self._templated([{"role": "system", "content": "Answer."}, {"role": "user", "content": "Why?"}])
+            one, other = (self._templated([{"role": "system", "content": said}, user]) for said in ("Yes.", "No."))
         except TemplateError:
             return False
-        return True
+        return one != other
 
     def _templated(self, messages: Sequence[Message]) -> tuple[int, ...]:
         ids = self.tokenizer.apply_chat_template(

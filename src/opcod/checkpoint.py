@@ -57,14 +57,15 @@ def unpack(kept: Mapping[str, Any], peers: Sequence[Peer]) -> None:
     """Restore the adapters that `pack` kept.
 
     Raises:
-        ModelError: If they are of other students, of another base, or scaled otherwise.
+        ModelError: If they are of other students, or of these in another order, by which their optimizers are kept; of
+            another base, or scaled otherwise.
     """
     names = [p.name for p in peers]
     if kept and (part := _misshapen(kept)):
         raise ModelError(f"the checkpoint's {part} are not as opcod writes them: give a file that `opcod fit` wrote")
-    if not kept or sorted(kept["peers"]) != sorted(names):
+    if not kept or list(kept["peers"]) != names:
         raise ModelError(
-            f"the checkpoint holds the students {sorted(kept['peers']) if kept else 'of another program'}, "
+            f"the checkpoint holds the students {list(kept['peers']) if kept else 'of another program'}, "
             f"the run has {names}: resume with the config the run was started with"
         )
     for peer in peers:
@@ -92,7 +93,7 @@ def freeze_tutors(peers: Sequence[Peer], checkpoint: str | None) -> None:
 
 
 def recount(checkpoint: dict[str, Any], batches: int) -> None:
-    """Let a run go on whose rounds have another number of batches, as its phases are run at the same time, or no more.
+    """Let a run go on whose rounds are of other batches: of more or fewer steps, or of phases run at the same time.
 
     Args:
         checkpoint: Lightning's, of the end of a round.
@@ -105,13 +106,19 @@ def recount(checkpoint: dict[str, Any], batches: int) -> None:
     progress = loop["epoch_loop.batch_progress"]
     if not progress["is_last_batch"]:
         raise ModelError(
-            "the checkpoint is of the middle of a round, whose phases were run at the same time where now they are to "
-            "be run one after the other, or the other way round: set `model.parallel_phases` as it was, or resume from "
-            "the end of a round"
+            "the checkpoint is of the middle of a round, which has other steps now, or whose phases are now run at the "
+            "same time or no more: set `data.steps` and `model.parallel_phases` as they were, or resume from the end "
+            "of a round"
         )
     progress["current"] = dict.fromkeys(progress["current"], batches)
     for loader in loop["state_dict"]["combined_loader"]:
         loader["next"] = batches
+
+
+def has_rounds_of(checkpoint: Mapping[str, Any], batches: int) -> bool:
+    """Whether the rounds of the run that a checkpoint of Lightning's is of had so many batches, if any was begun."""
+    loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+    return all(loader["batches"] == batches for loader in loaders)
 
 
 def check_base(name: str, theirs: Mapping[str, str], mine: Mapping[str, str]) -> None:

@@ -79,7 +79,6 @@ class CoDistillation(Students):
         self.context = context
         self.matching = matching
         self.parallel_phases = parallel_phases
-        self._fits = False  # whether a trainer is about to train it
         if parallel_phases and (tutor == "latest" or len(students) < 2):
             why = "tutor is latest, so that a phase waits for the one before" if len(students) > 1 else "one student"
             raise ValueError(f"parallel_phases is true, but {why}: set it to false, or tutor to round_start")
@@ -94,7 +93,6 @@ class CoDistillation(Students):
             ValueError: If there are no equal shares of them.
         """
         super().setup(stage)
-        self._fits = stage == "fit"
         if not self._fits or not self.parallel_phases:
             return
         if self.everyone.size % len(self.students):
@@ -216,13 +214,12 @@ class CoDistillation(Students):
         """Restore what `on_save_checkpoint` kept; see `Students`.
 
         Raises:
-            ModelError: If it is no checkpoint of these students, or of the middle of a round that is to be gone on with
-                otherwise than it was begun.
+            ModelError: See there.
         """
         super().on_load_checkpoint(checkpoint)
         if self._fits and checkpoint[KEY].get("parallel_phases", False) != self.parallel_phases:
             data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
-            recount(checkpoint, data.steps if self.parallel_phases else data.steps * len(self.peers))
+            recount(checkpoint, len(data.train_dataloader()))
         for name, counts in checkpoint[KEY].get("outcomes", {}).items():  # none in one of another method
             told = [outcome for outcome, count in zip(Outcome, counts, strict=True) for _ in range(count)]
             self._outcomes_of(name).update(told)

@@ -148,14 +148,14 @@ def _gap(module: CoDistillation, peer: Peer, shown: str, cases: Sequence[Case]) 
 def _again(
     module: CoDistillation, peer: Peer, cases: Sequence[Case], key: Key, *, with_s: bool, with_f: bool
 ) -> list[Turn]:
-    """The peer answers each case once more, as its own self-teacher, which is shown no more than in training."""
+    """The peer answers each case once more, as its own self-teacher: that of training, and shown no more than there."""
     chat = module.chats[peer.name]
     requests = []
     for c in cases:
         s, f = c.solution if with_s else None, c.feedback if with_f else None
         shown = fit_with(chat, c.attempt.question, s, f, limit=module.context.limit)
         requests.append(Request(shown.prompt, (*key, c.attempt.question.id, c.attempt.sample)))
-    with peer.sampling("teacher"):
+    with peer.sampling(module.matching.teacher_role):
         answers = sample(peer.base, requests, module.evaluation, chat.ends)
     texts = [chat.text(answer.tokens.tolist()) for answer in answers]
     return [Turn(c, text, grade(text, c.attempt.question).correct) for c, text in zip(cases, texts, strict=True)]

@@ -28,6 +28,16 @@ _NUMBER = re.compile(
 )
 _ANOTHER_NUMBER = re.compile(r"\s[+-]?\.?[0-9]")
 
+_SIGNS = (
+    ("−", "-"),
+    ("\\times", "×"),
+    ("\\cdot", "·"),
+    ("⋅", "·"),
+    ("℃", "°C"),
+    ("℉", "°F"),
+    ("\\,", " "),
+    ("~", " "),
+)
 _SUPERSCRIPTS = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 _SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _BARE_POWER = re.compile(r"^([+-]?)(?=10\^)")
@@ -142,8 +152,8 @@ def extract_quantity(response: str, *, degrees: bool = False) -> tuple[float, st
 
 
 def _plain(answer: str) -> str:
-    """`answer` without LaTeX's signs, and every power written as `10^3`."""
-    for written, plain in (("−", "-"), ("\\times", "×"), ("\\cdot", "·"), ("\\,", " "), ("~", " ")):
+    """`answer` without LaTeX's signs, each sign in one spelling, and every power written as `10^3`."""
+    for written, plain in _SIGNS:
         answer = answer.replace(written, plain)
     answer = answer.translate({ord(sign): None for sign in "${}"}).strip().rstrip(".")
     answer = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), answer)

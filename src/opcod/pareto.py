@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_TOLERANCE = 1e-9  # of means over questions, which as many right answers to others of them may round otherwise
+
 
 def improves(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
     """Pareto improvement: no domain below its score before, and at least one above (section 1, Scores).
@@ -17,7 +19,12 @@ def improves(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
         ValueError: If the domains differ or there are none.
     """
     _require_same("domain", before, after)
-    return all(after[d] >= before[d] for d in before) and any(after[d] > before[d] for d in before)
+    return not any(fell(before[d], after[d]) for d in before) and any(fell(after[d], before[d]) for d in before)
+
+
+def fell(before: float, after: float) -> bool:
+    """Whether a score is below what it was, by more than rounding."""
+    return after < before - _TOLERANCE
 
 
 def mutual(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> bool:

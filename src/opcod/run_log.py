@@ -25,8 +25,9 @@ _OF_A_RUN = {"round", "rounds", "loss"}
 class RunLog(CSVLogger):
     """Lightning's CSVLogger, which leaves what an earlier run logged in the same folder before this one goes on.
 
-    Lightning's own deletes it. Rows of steps that are made again are dropped, all of them where a run begins anew. What
-    is logged by a command that trains nobody, such as `opcod test`, stands behind the run's own rows.
+    Lightning's own deletes it. Rows of steps that are made again are dropped, all of them where a run begins anew; the
+    rows before those stand before them in the file as well, whichever phases are gone through at the same time. What is
+    logged by a command that trains nobody, such as `opcod test`, stands behind the run's own rows.
     """
 
     _earlier: list[Row] | None = None
@@ -48,8 +49,7 @@ class RunLog(CSVLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
         """Log figures, the first time in place of all that was logged from there on before."""
         if self.experiment is not None and self._earlier and step is not None and not _OF_A_RUN.isdisjoint(metrics):
-            here = _place(step, metrics, metrics.get("rounds"))
-            self._write(self.experiment, [row for row in self._earlier if _place_of(row) < here])
+            self._write(self.experiment, _made_before(self._earlier, step, metrics))
         self._earlier = None
         super().log_metrics(dict(metrics), step)
 
@@ -69,6 +69,22 @@ def _rows_of(path: Path) -> list[Row]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
     return [row for row in rows if is_number(row.get("step", ""))]
+
+
+def _made_before(rows: list[Row], step: float, metrics: Mapping[str, float]) -> list[Row]:
+    """Those of the rows of a file that stay where a run goes on with these figures."""
+    here = _place(step, metrics, metrics.get("rounds"))
+    at_or_after = (i for i, row in enumerate(rows) if _place_of(row) >= here and not _beside(row, metrics))
+    made = next(at_or_after, len(rows))
+    told = (row for row in rows[made:] if not any(row.get(name) for name in _OF_A_RUN) and _place_of(row) < here)
+    return [*rows[:made], *told]
+
+
+def _beside(row: Row, metrics: Mapping[str, float]) -> bool:
+    """Whether a row is of another phase of the same round, which may be gone through at the same time."""
+    if not (row.get("phase") and "phase" in metrics):
+        return False
+    return float(row["round"]) == metrics["round"] and float(row["phase"]) != metrics["phase"]
 
 
 def _place_of(row: Row) -> tuple[float, bool]:

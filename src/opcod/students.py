@@ -15,7 +15,7 @@ from torch import nn
 
 from opcod.attempts import Attempt, Key, attempt, prompt_within
 from opcod.chat import Chat
-from opcod.checkpoint import KEY, pack, unpack
+from opcod.checkpoint import KEY, has_rounds_of, pack, recount, unpack
 from opcod.data.datamodule import QuestionData, check_settings
 from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question
@@ -113,6 +113,7 @@ class Students(L.LightningModule, ABC):
         self.records: list[StepRecord] = []
         self.everyone = self.ranks = Ranks()
         self._apart = False
+        self._fits = False  # whether a trainer is about to train them
 
     @property
     def phases(self) -> int:
@@ -157,6 +158,7 @@ class Students(L.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check what rounds need of data and trainer."""
+        self._fits = stage == "fit"
         self.everyone = self.ranks = Ranks.of(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, QuestionData):
@@ -335,9 +337,12 @@ class Students(L.LightningModule, ABC):
         if fitting:
             rounds = self.current_epoch + 1
             self._take_scores(table, rounds)
-            figures = self.score_figures(table, rounds) | self.round_figures()
+            # Lightning also validates where it is told to stop within a round, which a run that goes on does over.
+            over = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+            figures = self.score_figures(table, rounds) | (self.round_figures() if over else {})
             self.log_dict(figures, batch_size=1, logger=False)  # for callbacks that monitor them
-            self._log_now(figures, self.current_epoch, self.phases * self._steps - 1)
+            if over:
+                self._log_now(figures, self.current_epoch, self.phases * self._steps - 1)
         else:
             self.log_dict(flatten(table, "validation"), batch_size=1)
 
@@ -432,11 +437,17 @@ class Students(L.LightningModule, ABC):
         """Restore what `on_save_checkpoint` kept.
 
         Raises:
-            ModelError: If it is no checkpoint of these students, or of another base.
+            ModelError: If it is no checkpoint of these students, or of another base, or of the middle of a round that
+                is gone on with otherwise than it was begun.
         """
         self.configure_model()
         kept: dict[str, Any] = checkpoint.get(KEY, {})
         unpack(kept, self.peers)
+        if self._fits:
+            data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
+            batches = len(data.train_dataloader())
+            if not has_rounds_of(checkpoint, batches):
+                recount(checkpoint, batches)
         self.score_table, self.scored_rounds = kept["score_table"], kept["scored_rounds"]
         for name, (skipped, in_a_row) in kept["guards"].items():
             self.guards[name].skipped, self.guards[name].in_a_row = skipped, in_a_row

@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,7 +64,8 @@ def convert(value: float, unit: str, wanted: str) -> float | None:
     """`value` in `unit`, as a number in the unit `wanted`; None if `unit` is unreadable or measures something else.
 
     A unit such as `J/kg K` is read as J K/kg or as J/(kg K), whichever measures what is wanted. A temperature in °C
-    or °F is one on its scale (25 °C is 298.15 K); within a product, J/(kg °C), they are steps of it.
+    or °F is one on its scale (25 °C is 298.15 K); within a product, J/(kg °C), they are steps of it. A hertz is a turn
+    a second beside angles (1 Hz is 60 rpm, or 6.28 rad/s), and else 1/s.
     """
     try:
         readings = _readings(unit)
@@ -82,10 +83,24 @@ def _converted(value: float, unit: Unit, wanted: Unit) -> float | None:
 
     try:
         with np.errstate(all="ignore"):
+            unit, wanted = _in_turns(unit, wanted), _in_turns(wanted, unit)
             converted = float(_registry().Quantity(value, unit).m_as(wanted))
     except (PintError, ArithmeticError):  # a step of a temperature and one on its scale; a logarithm out of range
         return None
     return converted if math.isfinite(converted) else None
+
+
+def _in_turns(unit: Unit, beside: Unit) -> Unit:
+    """`unit`, where that is a frequency and `beside` is of an angle, in turns: pint has both as 1/s."""
+    hertz = sum(power for name, power in _parts(unit).items() if name.endswith("hertz"))
+    if not hertz or "radian" not in _parts(_registry().Quantity(1, beside).to_base_units().units):
+        return unit
+    return unit * _registry().Unit("turn") ** hertz
+
+
+def _parts(unit: Any) -> dict[str, Any]:
+    """The names of a unit, with their powers."""
+    return dict(_registry().Quantity(1, unit).unit_items())
 
 
 @lru_cache(maxsize=1)

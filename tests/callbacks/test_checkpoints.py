@@ -242,6 +242,10 @@ def test_a_validation_that_is_given_up_is_done_over_by_the_run_that_goes_on(tmp_
     with pytest.raises(GivenUp):
         run(tmp_path, RoundCheckpoint(), CleanStop(), module=GiveUp())
     assert f"round={rounds - 1}-step=4.ckpt" in names(tmp_path)
+    left, last = names(tmp_path), tmp_path / "checkpoints/last.ckpt"
+    validating = trainer_of(tmp_path, RoundCheckpoint())
+    validating.validate(ToyRounds(), ToyData(), ckpt_path=last, weights_only=True, verbose=False)
+    assert names(tmp_path) == left, "a validation by itself saves nothing, though the round waits for its own"
 
     class Counting(ToyRounds):
         batches = ()
@@ -249,7 +253,7 @@ def test_a_validation_that_is_given_up_is_done_over_by_the_run_that_goes_on(tmp_
         def validation_step(self, batch, batch_idx):
             self.batches += ((self.current_epoch, batch_idx),)
 
-    resumed = run(tmp_path, RoundCheckpoint(), module=Counting(), ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    resumed = run(tmp_path, RoundCheckpoint(), module=Counting(), ckpt_path=last)
     assert resumed.steps == ALL_STEPS[4 * rounds :]
     assert resumed.validated == list(range(rounds, 4))
     assert resumed.batches == tuple((r, batch) for r in range(rounds - 1, 3) for batch in (0, 1))

@@ -49,6 +49,12 @@ def test_no_improvement_is_said():
     ]
 
 
+def test_what_is_rounded_otherwise_has_not_fallen():
+    lines = outcome_lines(outcome((0.6 - 1e-16, 0.3), (0.4, 0.6)))
+    assert lines[0] == "physicist: no Pareto improvement; no domain rose above its initial score."
+    assert lines[1] == "chemist: no Pareto improvement; physics fell below the initial score."
+
+
 @pytest.mark.parametrize(
     ("physics", "chemistry", "why"),
     [

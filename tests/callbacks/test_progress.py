@@ -3,7 +3,7 @@ from itertools import count
 
 import torch
 from rich.console import Console
-from test_checkpoints import Plain
+from test_checkpoints import Plain, StopAfter
 from torch.utils.data import DataLoader
 from toy import QUESTIONS, SCORES, ToyData, ToyRounds, record_of, run, trainer_of
 
@@ -74,6 +74,18 @@ def test_without_a_terminal_every_step_and_validation_is_one_plain_line(tmp_path
     ]
     assert sum(line.startswith("validation after") for line in lines) == 3
     assert not any("\x1b" in line for line in lines)
+
+
+def test_scores_of_a_round_that_is_stopped_within_are_not_called_those_after_it(tmp_path, capsys):
+    run(tmp_path, RoundProgress(), StopAfter(7))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("validation ", "gate "))]
+    assert [line.partition(" · ")[0] for line in lines if "batch" not in line] == [
+        "validation after 0 of 3 rounds",
+        "gate",
+        "validation after 1 of 3 rounds",
+        "gate",
+        "validation within round 2/3",
+    ]
 
 
 def test_a_module_without_tutors_shows_what_it_logs_for_the_bar(tmp_path, capsys):

@@ -14,7 +14,9 @@ from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
 from opcod.diagnosis import TeacherGap, teacher_gaps
 from opcod.feedback import Feedback, Outcome
+from opcod.matching import Matching
 from opcod.models import BaseModel
+from opcod.peers import Peer
 from opcod.prompts import teacher_messages
 from opcod.rollout import Sampling, sample
 from tiny import LORA, stir
@@ -134,6 +136,24 @@ def test_the_self_teacher_is_shown_no_more_than_in_training(tiny_folder, monkeyp
     monkeypatch.setattr("opcod.diagnosis.sample", spy)
     teacher_gaps(module, [question], samples=2)
     assert bare + 40 < max(asked) <= bare + 60
+
+
+@pytest.mark.parametrize(("self_teacher", "role"), [("ema", "teacher"), ("live", "student"), ("frozen", "teacher")])
+def test_the_self_teacher_is_the_one_of_training(self_teacher, role, tiny_folder, monkeypatch):
+    """A student that teaches itself live has an average that stays as it was at the start."""
+    module = pair_of(tiny_folder)
+    module.matching = Matching(self_teacher=self_teacher)
+    module.configure_model()
+    roles = []
+
+    def spy(peer, role):
+        roles.append(role)
+        return peer.base.sampling(peer.adapter(role))
+
+    monkeypatch.setattr(Peer, "sampling", spy)
+    questions = GeneratedScience(["physics"], levels=[1]).splits(validation=1, test=1, seed=0).test
+    teacher_gaps(module, questions, samples=2)
+    assert roles == ["student", "student", *["tutor", role, role] * 2]  # there is no s
 
 
 def test_a_module_without_self_teachers_is_refused(tmp_path):

@@ -76,11 +76,22 @@ def test_a_negative_number_of_development_questions_is_refused():
         QuestionData(generated(None), development=-1)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_specialist_of_ones_own_questions_is_not_taught_what_its_pair_is_scored_on(seed, tmp_path):
+    """Whichever seed the pair has: one specialist serves all of them."""
+    source = from_files(tmp_path)
+    splits = source.splits(validation=3, test=None, seed=seed, development=2)
+    taught = source.to_solve("physics", seed=0, held_out=5)
+    assert len(taught) == 4
+    assert {q.id for q in taught}.isdisjoint(q.id for q in (*splits.validation, *splits.development, *splits.test))
+
+
 @needs_published
-def test_a_specialist_is_not_taught_what_its_pair_is_scored_on():
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_specialist_is_not_taught_what_its_pair_is_scored_on(seed):
     """Whatever other domains stand beside it, and whether some of it is held out for development."""
     pair = SciKnowEval(["physics", "chemistry"], folder=str(PUBLISHED))
-    splits = pair.splits(validation=20, test=None, seed=0, development=10)
+    splits = pair.splits(validation=20, test=None, seed=seed, development=10)
     taught = SciKnowEval(["physics", "chemistry", "materials"], folder=str(PUBLISHED)).to_solve(
         "physics", seed=0, held_out=30
     )

@@ -88,7 +88,7 @@ class RoundCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A round's last step can be saved, with its validation as one that is to be done over."""
-        if self._unsaved_round:
+        if self._is_round_over(trainer):
             loops = trainer.fit_loop.state_dict()
             begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # so Lightning keeps its first batch
             loops["epoch_loop.val_loop.batch_progress"] = {"total": begun, "current": begun, "is_last_batch": False}
@@ -117,9 +117,13 @@ class RoundCheckpoint(Checkpoint):
         self._save_round(trainer)
 
     def _save_round(self, trainer: L.Trainer) -> None:
-        if self._unsaved_round:  # so not in a sanity check, in `validate`, or halfway through a round
+        if self._is_round_over(trainer):
             self._unsaved_round = False
             self._save(trainer, f"round={trainer.current_epoch + 1}.ckpt")
+
+    def _is_round_over(self, trainer: L.Trainer) -> bool:
+        """Not in a sanity check, halfway through a round, or where `validate` reads a round that waits for its own."""
+        return self._unsaved_round and trainer.state.fn == "fit"
 
     def _save(self, trainer: L.Trainer, name: str) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -243,7 +243,7 @@ def _of_student(outcome: RunOutcome, student: str, improved: bool) -> str:
     if improved:
         return f"{student}: a Pareto improvement; no domain is below its initial score, and at least one is above."
     differences = {d: outcome.difference(student, d) for d in outcome.initial[student]}
-    fell = {d: -by < error for d, (by, error) in differences.items() if by < 0}
+    fell = {d: -by < error for d, (by, error) in differences.items() if pareto.fell(0, by)}
     if not fell:
         return f"{student}: no Pareto improvement; no domain rose above its initial score."
     within = ", by less than the standard error" if all(fell.values()) else ""

@@ -182,8 +182,10 @@ class RoundProgress(ProgressBar):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.pace.end(self.pace.validations)
-        if isinstance(pl_module, InRounds):
+        if isinstance(pl_module, InRounds) and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._show_gate(trainer, pl_module, rounds=trainer.current_epoch + 1)
+        elif isinstance(pl_module, InRounds) and pl_module.scores is not None:  # the run stops
+            self._show_scores(f"within {_round_of(trainer, pl_module)}", pl_module.scores)
         elif scores := _logged_scores(trainer):
             self._show_scores(_round_of(trainer, pl_module), scores)
         self._begin(_round_of(trainer, pl_module), self.total_train_batches)  # it may go on within an epoch

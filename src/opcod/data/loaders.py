@@ -59,8 +59,8 @@ class ResumableLoader(ABC, Generic[T]):
             self.round, self.next = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where it stands."""
-        return {"round": self.round, "next": self.next}
+        """Where it stands, and in a round of how many batches."""
+        return {"round": self.round, "next": self.next, "batches": len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from where `state_dict` stood."""

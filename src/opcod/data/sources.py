@@ -16,6 +16,9 @@ from opcod.data.science import DOMAINS, Attempted, WorkedQuestion, generate
 from opcod.data.sciknoweval import load_sciknoweval
 from opcod.data.splits import assert_disjoint, drop_leaks, hold_out
 
+_HELD_OUT = 0
+"""Seed of what is held out of files, whatever a run's own: its specialists may have been made with another one."""
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -38,7 +41,7 @@ class Splits:
 
 
 class QuestionSource(ABC):
-    """A source of questions of some domains, made for a seed."""
+    """A source of questions of some domains."""
 
     domains: list[str]
 
@@ -49,7 +52,7 @@ class QuestionSource(ABC):
         Args:
             validation: Validation questions a domain.
             test: Test questions a domain; None takes all there are.
-            seed: Of what is drawn or held out.
+            seed: Of what is drawn. What is held out of files is the same whatever the seed.
             development: Development questions a domain.
 
         Raises:
@@ -72,7 +75,7 @@ class QuestionSource(ABC):
         Args:
             domain: One of the source's.
             count: At most so many.
-            seed: Of what is drawn or held out.
+            seed: Of what is drawn.
             families: Only questions of these families.
             without: And none of these.
             held_out: Validation questions a domain, which are none of them.
@@ -240,7 +243,7 @@ class JsonQuestions(QuestionSource):
         train: File with the training questions.
         test: File with the test questions.
         validation: File with the gate's questions, all of them, whatever `data.validation` says; by default so many
-            are held out of `train`.
+            are held out of `train`, the same for every seed.
     """
 
     def __init__(self, domains: list[str], train: str, test: str, validation: str | None = None) -> None:
@@ -290,10 +293,10 @@ def _held_out(
         rest = _without_leaks(train, given, split="validation")
         held = _without_leaks(given, tests, of="validation")
     elif validation:
-        rest, held = hold_out(train, validation, seed)
+        rest, held = hold_out(train, validation, _HELD_OUT)
     else:
         rest, held = train, []
-    rest, chosen_by = hold_out(rest, development, seed) if development else (rest, [])
+    rest, chosen_by = hold_out(rest, development, _HELD_OUT) if development else (rest, [])
     if test is not None:
         tests = _at_most(tests, test, seed)
     return Splits(rest, held, list(tests), chosen_by)
