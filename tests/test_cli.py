@@ -242,6 +242,8 @@ def test_a_wrong_command_line_ends_with_status_2(arguments, said, refused):
         (["--trainer.accelerator=abacus"], "invalid accelerator name: `accelerator='abacus'`"),
         (["--trainer.strategy=luck"], "invalid strategy name: `strategy='luck'`"),
         (["--trainer.barebones=true"], "barebones"),
+        (["--model.lora.rank=0"], "lora: rank is 0, expected at least 1"),
+        (["--trainer.callbacks+=SampleTable", "--trainer.callbacks.per_step=0"], "per_step is 0"),
     ],
 )
 def test_a_wrong_setting_ends_with_status_1(arguments, said, refused, tmp_path):
@@ -249,6 +251,7 @@ def test_a_wrong_setting_ends_with_status_1(arguments, said, refused, tmp_path):
     assert status == 1
     assert message.count("opcod: error: ") == 1
     assert said in message
+    assert "Namespace(" not in message, "all of the settings, for what is wrong with one of them"
 
 
 def with_base(model, tmp_path):
@@ -330,6 +333,7 @@ def test_a_bad_file_is_refused_with_its_lines(rows, said, refused, tmp_path):
     status, message = refused(*json_run(tmp_path, rows))
     assert status == 1
     assert said in message
+    assert not list(tmp_path.glob("runs/*")), "an empty folder, which takes a run's number"
 
 
 def test_what_the_output_has_no_code_for_is_written_as_an_escape(monkeypatch, tmp_path):
