@@ -212,6 +212,8 @@ def test_a_checkpoint_does_not_override_the_command_line(tmp_path):
         (["fit", *PAIR, "--model.nosuch=1"], "model: Option 'nosuch' is not accepted"),
         (["fit", *PAIR, "--model=Nothing"], "Nothing"),
         (["fit", *PAIR, "--weights_only=false"], "weights_only"),
+        (["fit", *PAIR, "--model.seed=3", "--model.samples=0"], '"model.seed" must be given via "seed_everything"'),
+        (["fit", *PAIR, "--data.seed=3"], '"data.seed" must be given via "seed_everything"'),
         (["fit", *PAIR, "--data.source=Nowhere"], "Nowhere"),
         (["fit", "-c", "configs/nowhere.yaml"], "nowhere.yaml"),
         (["export", "--student", "physicist"], "required"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -218,7 +219,13 @@ class CoDistil(Command):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Take the questions of a file in place of the source's, where one is named."""
+        """Take the questions of a file in place of the source's, where one is named.
+
+        Raises:
+            ArgumentError: If the model is given a seed of its own, which the parser would pass over.
+        """
+        if any(re.match(r"--model\.(init_args\.)?seed(=|$)", argument) for argument in args):
+            raise argparse.ArgumentError(None, 'Linked "model.seed" must be given via "seed_everything".')
         super().parse_arguments(parser, with_questions(args))
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **settings: Any) -> LightningArgumentParser:
