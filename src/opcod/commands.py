@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from rich.console import Console
 
 from opcod.callbacks import BreakRateTable, CleanStop, RoundCheckpoint, SizeCheck
-from opcod.callbacks.checkpoints import write_whole
+from opcod.callbacks.checkpoints import check_writable, write_whole
 from opcod.candidates import find_candidate, module_of, together
 from opcod.checkpoint import load_checkpoint, read_checkpoint, whole_checkpoint
 from opcod.codistillation import CoDistillation
@@ -319,7 +319,13 @@ class Evaluate(CoDistil):
         parser.add_argument("--output", type=str | None, default=None, help=help)
 
     def before_instantiate_classes(self) -> None:
-        """A run's config may have been given for its questions; this is no run, but it has to fit as well."""
+        """A run's config may have been given for its questions; this is no run, but it has to fit as well.
+
+        Raises:
+            OSError: If the figures could not be written, which is better said now than in an hour.
+        """
+        if self.config.output is not None:
+            check_writable(Path(self.config.output))
         self.config.trainer.logger = False
         given = self.config.trainer.callbacks or []
         kept = [c for c in (given if isinstance(given, list) else [given]) if c.class_path.endswith(".SizeCheck")]
