@@ -361,6 +361,19 @@ def evaluate(arguments: Sequence[str]) -> None:
         print(f"All figures are in {command.config.output}.")
 
 
+def _device(name: str) -> torch.device:
+    """Where to.
+
+    Raises:
+        ValueError: If it is a GPU that is not there.
+    """
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device, found = torch.device(best if name == "auto" else name), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ValueError(f"there is no device {name}: torch finds {found} GPUs; `opcod doctor` says more")
+    return device
+
+
 def chat(arguments: Sequence[str]) -> None:
     """Parse the arguments of `opcod chat` and run it."""
     purpose = "Ask students questions in the terminal, and hear what their peer says to the answers."
@@ -378,8 +391,7 @@ def chat(arguments: Sequence[str]) -> None:
     named = parser.instantiate_classes(given)
     candidate = together([find_candidate(model, shipped(), named.base) for model in given.models])
     module = module_of(candidate, evaluation=named.sampling, evaluation_samples=1, seed=given.seed)
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    module.to(torch.device(best if given.device == "auto" else given.device))
+    module.to(_device(given.device))
     conversation = Conversation(candidate, module, feedback=not given.no_feedback)
     conversation.choose(given.student)
     converse(conversation, Console(), interactive=sys.stdin.isatty())
