@@ -27,6 +27,7 @@ class _Device(Command):
 
     usage = _USAGE
     writes = False
+    resumes = ()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the device and the length."""
