@@ -11,7 +11,7 @@ from PIL import Image
 
 from commands_shown import ROOT
 from opcod import cli
-from opcod.report.figures import COLOURS, FIGURES, draw, outcomes, trajectories
+from opcod.report.figures import COLOURS, FIGURES, draw, gap_and_gain, outcomes, trajectories
 
 STORED = ROOT / "docs" / "results" / "reproduce-tiny"
 METHODS = ("opcod", "sdpo", "grpo")
@@ -66,6 +66,13 @@ def test_runs_of_different_students_and_domains_are_drawn_beside_each_other():
     }
     assert drawn == {("ann", "x", "alone"), ("ann", "x", "pair"), ("ben", "x", "pair"), ("cal", "x", "other")}
     assert [text.get_text() for text in figure.axes[2].get_legend().get_texts()] == list(runs)
+
+
+def test_where_nobody_was_right_no_gap_is_drawn():
+    who = {"method": "opcod", "seed": 0, "student": "ann", "domain": "x"}
+    gaps = pd.DataFrame([who | {"end": "initial", "shown": "s and f", "alone": None, "as_teacher": None}], dtype=object)
+    scores = pd.DataFrame([who | {"end": end, "avg": 0.0} for end in ("initial", "final")])
+    assert gap_and_gain(gaps.astype({"alone": float, "as_teacher": float}), scores) is None
 
 
 def test_the_same_runs_give_the_same_picture(drawn, tmp_path):

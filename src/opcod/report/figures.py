@@ -224,14 +224,19 @@ def broken(rates: pd.DataFrame) -> Figure:
     return figure
 
 
-def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure:
-    """What there was to learn from s and f at the start, and what was learned: one dot a seed, student and domain."""
+def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
+    """What there was to learn from s and f at the start, and what was learned: one dot a seed, student and domain.
+
+    There is none where nobody was right, so that there was no s.
+    """
     key = ["method", "seed", "student", "domain"]
     at_start = gaps[(gaps["end"] == "initial") & (gaps["shown"] == "s and f")].set_index(key)
     ends = scores.pivot_table(index=key, columns="end", values="avg")
     dots = pd.DataFrame(
         {"gap": 100 * (at_start["as_teacher"] - at_start["alone"]), "gain": 100 * (ends["final"] - ends["initial"])}
     ).dropna()
+    if dots.empty:
+        return None
     figure, axis = _subplots(figsize=(6.0, 3.2))
     groups = dots.groupby(["student", "domain"], sort=False)
     for ((student, domain), here), colour in zip(groups, cycle(COLOURS), strict=False):
