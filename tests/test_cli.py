@@ -447,6 +447,16 @@ def test_merged_weights_are_loaded_by_plain_transformers(student, checkpoint, tm
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template is not None
 
 
+@pytest.mark.parametrize("options", [(), ("--merged",)], ids=["adapter", "merged"])
+def test_who_may_read_any_file_may_read_an_exported_one(options, checkpoint, tmp_path):
+    (tmp_path / "any").touch()
+    (tmp_path / "folder").mkdir()
+    cli.main(export(checkpoint, tmp_path / "out", *options))
+    written = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert written == dict.fromkeys(written, (tmp_path / "any").stat().st_mode)
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "folder").stat().st_mode
+
+
 def test_an_adapter_can_be_stored_in_fewer_bits(checkpoint, tmp_path):
     cli.main(export(checkpoint, tmp_path / "out", "--dtype=bfloat16"))
     stored = load_file(tmp_path / "out" / "adapter_model.safetensors")
