@@ -27,7 +27,6 @@ class _Device(Command):
 
     usage = _USAGE
     writes = False
-    resumes = ()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the device and the length."""
@@ -93,6 +92,7 @@ class PlannedSolve(_Device, Solve):
 class PlannedSpecialise(_Device, Specialise):
     """The arguments of `opcod plan specialise`: those of `opcod specialise`, the device, and how long responses are."""
 
+    resumes: tuple[str | None, ...] = ()
     name = "plan specialise"
     purpose = "Say what `opcod specialise` takes, before it is begun: memory, operations and time. Nothing is written."
 
