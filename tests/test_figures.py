@@ -99,7 +99,10 @@ def test_one_command_makes_figures_and_tables(tmp_path, capsys):
     assert (tmp_path / "tables.md").read_text(encoding="utf-8") == (STORED / "tables.md").read_text(encoding="utf-8")
 
 
-def test_a_folder_without_runs_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("others", [None, "", "name,points\nann,3\n"])
+def test_a_folder_without_runs_is_refused(others, tmp_path, capsys):
+    if others is not None:
+        (tmp_path / "scores.csv").write_text(others)
     with pytest.raises(SystemExit) as ended:
         cli.main(["figures", f"--runs={tmp_path}"])
     assert ended.value.code == 1

@@ -45,9 +45,12 @@ def draw(folder: Path, output: Path) -> list[Path]:
     Raises:
         ValueError: If `folder` has no scores.
     """
+    refusal = ValueError(f"{folder} has no scores.csv of a grid: give the folder that `opcod reproduce` wrote")
     if not (folder / "scores.csv").is_file():
-        raise ValueError(f"{folder} has no scores.csv: give the folder that `opcod reproduce` wrote")
+        raise refusal
     tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv") if path.stat().st_size > 1}
+    if "pair" not in tables.get("scores", ()):
+        raise refusal
     output.mkdir(parents=True, exist_ok=True)
     written = []
     with matplotlib.rc_context(STYLE):
