@@ -1,6 +1,8 @@
 """The benchmarks measure what they say: fixed work, by turns, as ratios."""
 
+import json
 import os
+from statistics import median
 
 import pytest
 from benchmarks.compare import ROWS, Measured, figure_of, measure, worse
@@ -16,6 +18,8 @@ from benchmarks.planned import (
     steps_measured,
 )
 from benchmarks.workers import Worker
+
+from commands_shown import ROOT
 
 
 def test_a_steps_work_is_fixed(tiny_folder):
@@ -76,6 +80,14 @@ def test_a_figure_a_token_counts_what_was_sampled():
 def test_a_ratio_is_worse_only_beyond_the_tolerance():
     now = [Measured(name, [], [], ratio, 1.0) for name, ratio in (("a", 0.30), ("b", 0.24), ("new", 9.0))]
     assert worse(now, [{"name": "a", "ratio": 0.2}, {"name": "b", "ratio": 0.2}]) == ["a: 0.30, was 0.20"]
+
+
+def test_the_readme_tells_the_step_that_was_measured_last():
+    stored = json.loads((ROOT / "docs/results/performance/benchmarks.json").read_text(encoding="utf-8"))
+    rows = {row["name"]: row for row in stored["rows"]}
+    seconds, memory = (rows[f"step without feedback, {figure}, to TRL"] for figure in ("seconds", "peak memory"))
+    told = [f"{median(seconds[who]):.1f} s, {median(memory[who]):.1f} GiB" for who in ("ours", "theirs")]
+    assert f" | {' | '.join(told)} | " in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_exponent_is_the_slope_of_the_logarithms():

@@ -12,7 +12,8 @@ import pytest
 
 from commands_shown import ROOT
 from opcod.callbacks import CleanStop, RoundCheckpoint
-from test_codistillation import assert_same, final_state, fit, module_of
+from opcod.models import ModelError
+from test_codistillation import ANN, assert_same, final_state, fit, module_of
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +165,14 @@ def test_afterwards_ctrl_c_is_what_it_was(tiny_folder, tmp_path):
     stopped(module_of(tiny_folder), tmp_path, Press(0))
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_no_command_goes_on_from_a_checkpoint_that_is_refused(tiny_folder, tmp_path, capsys):
+    fit(module_of(tiny_folder), tmp_path, RoundCheckpoint())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(ModelError, match="holds the students"):
+        fit(module_of(tiny_folder, [ANN]), tmp_path, CleanStop(), RoundCheckpoint(), rounds=2, ckpt_path=last)
+    assert str(last) not in capsys.readouterr().err
 
 
 def test_the_command_that_is_printed_goes_on(tiny_folder, tmp_path):

@@ -212,6 +212,8 @@ def test_a_checkpoint_does_not_override_the_command_line(tmp_path):
         (["fit", *PAIR, "--model.nosuch=1"], "model: Option 'nosuch' is not accepted"),
         (["fit", *PAIR, "--model=Nothing"], "Nothing"),
         (["fit", *PAIR, "--weights_only=false"], "weights_only"),
+        (["fit", *PAIR, "--model.seed=3", "--model.samples=0"], '"model.seed" must be given via "seed_everything"'),
+        (["fit", *PAIR, "--data.seed=3"], '"data.seed" must be given via "seed_everything"'),
         (["fit", *PAIR, "--data.source=Nowhere"], "Nowhere"),
         (["fit", "-c", "configs/nowhere.yaml"], "nowhere.yaml"),
         (["export", "--student", "physicist"], "required"),
@@ -242,6 +244,8 @@ def test_a_wrong_command_line_ends_with_status_2(arguments, said, refused):
         (["--trainer.accelerator=abacus"], "invalid accelerator name: `accelerator='abacus'`"),
         (["--trainer.strategy=luck"], "invalid strategy name: `strategy='luck'`"),
         (["--trainer.barebones=true"], "barebones"),
+        (["--model.lora.rank=0"], "lora: rank is 0, expected at least 1"),
+        (["--trainer.callbacks+=SampleTable", "--trainer.callbacks.per_step=0"], "per_step is 0"),
     ],
 )
 def test_a_wrong_setting_ends_with_status_1(arguments, said, refused, tmp_path):
@@ -249,6 +253,7 @@ def test_a_wrong_setting_ends_with_status_1(arguments, said, refused, tmp_path):
     assert status == 1
     assert message.count("opcod: error: ") == 1
     assert said in message
+    assert "Namespace(" not in message, "all of the settings, for what is wrong with one of them"
 
 
 def with_base(model, tmp_path):
@@ -330,6 +335,7 @@ def test_a_bad_file_is_refused_with_its_lines(rows, said, refused, tmp_path):
     status, message = refused(*json_run(tmp_path, rows))
     assert status == 1
     assert said in message
+    assert not list(tmp_path.glob("runs/*")), "an empty folder, which takes a run's number"
 
 
 def test_what_the_output_has_no_code_for_is_written_as_an_escape(monkeypatch, tmp_path):
@@ -441,6 +447,16 @@ def test_merged_weights_are_loaded_by_plain_transformers(student, checkpoint, tm
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template is not None
 
 
+@pytest.mark.parametrize("options", [(), ("--merged",)], ids=["adapter", "merged"])
+def test_who_may_read_any_file_may_read_an_exported_one(options, checkpoint, tmp_path):
+    (tmp_path / "any").touch()
+    (tmp_path / "folder").mkdir()
+    cli.main(export(checkpoint, tmp_path / "out", *options))
+    written = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert written == dict.fromkeys(written, (tmp_path / "any").stat().st_mode)
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "folder").stat().st_mode
+
+
 def test_an_adapter_can_be_stored_in_fewer_bits(checkpoint, tmp_path):
     cli.main(export(checkpoint, tmp_path / "out", "--dtype=bfloat16"))
     stored = load_file(tmp_path / "out" / "adapter_model.safetensors")
@@ -484,6 +500,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(content, refused, tmp_path):
     status, message = refused(*export(path, tmp_path / "out"))
     assert status == 1
     assert str(path) in message
+    assert "mmap" not in message
 
 
 def test_a_checkpoint_of_another_program_is_refused(refused, tmp_path):

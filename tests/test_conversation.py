@@ -177,6 +177,13 @@ def test_the_command_asks_a_model(tiny_folder, monkeypatch, capsys):
     assert "there is no 'ann': name tiny_llama or all" in capsys.readouterr().err
 
 
+def test_a_gpu_that_is_not_there_is_refused(tiny_folder, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["chat", str(tiny_folder), "--base.quantization=none", "--device=cuda:99"])
+    assert stopped.value.code == 1
+    assert "there is no device cuda:99" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # as Python reads a terminal, by the locale
 def test_bytes_that_are_no_text_are_asked_as_what_they_are_not(errors, tiny_folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Why \xff?\n"), "utf-8", errors))

@@ -117,7 +117,9 @@ def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys):
         assert (direction["rates"]["all"]["wrong/all"], direction["rates"]["all"]["rescue/all"]) == (32, 0)
         assert direction["rates"]["all"]["break/all"] is None
         assert direction["cognizant"]
-    assert "b to a: cognizant, gap 0.00" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "b to a: cognizant, gap 0.00" in printed
+    assert f"The rates are in {written}, " in printed
     rows = [json.loads(line) for line in (written.parent / "diagnosis.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * 32
     assert {row["flip"] for row in rows} == {"neither"}

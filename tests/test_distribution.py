@@ -79,6 +79,7 @@ def test_the_source_distribution_can_be_tested(built):
     tests = {str(p.relative_to(ROOT)) for p in ROOT.glob("tests/**/*.py")}
     assert tests <= names
     assert {"configs/base.yaml", "configs/example/train.jsonl", "Makefile", "constraints.txt", "README.md"} <= names
+    assert {"handbook/options.py", "mkdocs.yml", ".pre-commit-config.yaml"} <= names, "tests read these, too"
     assert not any("__pycache__" in name or name.startswith(("runs", ".venv")) for name in names)
 
 

@@ -76,6 +76,17 @@ def test_a_checkpoint_and_its_exported_adapters_score_the_same(checkpoint, tiny_
     assert "nan" not in said
 
 
+def test_where_the_figures_cannot_be_written_nobody_is_scored(tiny_folder, asked, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for output, said in ((tmp_path, "is a folder: name a file"), (tmp_path / "file" / "scores.json", "file")):
+        with pytest.raises(SystemExit) as stopped:
+            evaluated([tiny_folder], asked(QUESTIONS), output)
+        told = capsys.readouterr()
+        assert stopped.value.code == 1
+        assert said in told.err
+        assert "avg@2" not in told.out
+
+
 def test_a_checkpoint_in_a_runs_config_is_not_read(tiny_folder, asked, tmp_path):
     assert evaluated([tiny_folder], asked(QUESTIONS), tmp_path / "scores.json", "--ckpt_path=gone.ckpt")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from commands_shown import ROOT
 from opcod import cli
-from opcod.report.figures import COLOURS, FIGURES, draw, outcomes, trajectories
+from opcod.report.figures import COLOURS, FIGURES, draw, gap_and_gain, outcomes, trajectories
 
 STORED = ROOT / "docs" / "results" / "reproduce-tiny"
 METHODS = ("opcod", "sdpo", "grpo")
@@ -68,6 +68,13 @@ def test_runs_of_different_students_and_domains_are_drawn_beside_each_other():
     assert [text.get_text() for text in figure.axes[2].get_legend().get_texts()] == list(runs)
 
 
+def test_where_nobody_was_right_no_gap_is_drawn():
+    who = {"method": "opcod", "seed": 0, "student": "ann", "domain": "x"}
+    gaps = pd.DataFrame([who | {"end": "initial", "shown": "s and f", "alone": None, "as_teacher": None}], dtype=object)
+    scores = pd.DataFrame([who | {"end": end, "avg": 0.0} for end in ("initial", "final")])
+    assert gap_and_gain(gaps.astype({"alone": float, "as_teacher": float}), scores) is None
+
+
 def test_the_same_runs_give_the_same_picture(drawn, tmp_path):
     folder, _ = drawn
     draw(STORED, tmp_path)
@@ -92,7 +99,10 @@ def test_one_command_makes_figures_and_tables(tmp_path, capsys):
     assert (tmp_path / "tables.md").read_text(encoding="utf-8") == (STORED / "tables.md").read_text(encoding="utf-8")
 
 
-def test_a_folder_without_runs_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("others", [None, "", "name,points\nann,3\n"])
+def test_a_folder_without_runs_is_refused(others, tmp_path, capsys):
+    if others is not None:
+        (tmp_path / "scores.csv").write_text(others)
     with pytest.raises(SystemExit) as ended:
         cli.main(["figures", f"--runs={tmp_path}"])
     assert ended.value.code == 1

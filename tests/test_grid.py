@@ -47,6 +47,13 @@ def test_a_cell_goes_on_from_its_newest_checkpoint_and_is_finished_with_its_outc
     assert cell.done
 
 
+def test_a_version_that_was_set_aside_is_none_of_the_cells(tmp_path):
+    cell = small().cells(tmp_path)[0]
+    for name in ("version_0", "version_old", "version_1_old"):
+        (cell.folder / name).mkdir(parents=True)
+    assert cell.versions == [cell.folder / "version_0"]
+
+
 def test_steps_that_were_repeated_stand_once_in_the_tables_and_half_rows_do_not(tmp_path):
     cell = small().cells(tmp_path)[0]
     logged = [["0,,0.5", "1,,0.25", "2,,0.125", "3,"], ["2,,0.125", "3,,0.75"]]

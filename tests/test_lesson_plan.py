@@ -181,13 +181,14 @@ def run(folder, *arguments):
         ("solve", "keyed, a step", "the run, 3 steps with none shown it", "none trained"),
     ],
 )
-def test_the_command_prints_memory_and_work(tiny_folder, tmp_path, capsys, command, part, total, said):
+def test_the_command_prints_memory_and_work(tiny_folder, tmp_path, capsys, recwarn, command, part, total, said):
     before = list(tmp_path.iterdir())
     run(tiny_folder, command, "--device=h100", f"--output={tmp_path / 'out'}")
     out = " ".join(capsys.readouterr().out.split())
     for expected in ("at its peak", part, total, said, "not yet measured"):
         assert expected in out
     assert list(tmp_path.iterdir()) == before, "nothing is written"
+    assert not [w for w in recwarn if "trainer.callbacks" in str(w.message)], "nobody has left out any"
 
 
 def test_fit_may_be_named_as_the_others_are(tiny_folder):

@@ -221,6 +221,12 @@ def test_a_gguf_file_that_is_missing_or_broken_is_refused(gguf_file, monkeypatch
         assert not list((tmp_path / "cache").glob("*"))
 
 
+def test_a_cache_that_cannot_be_written_is_said_with_what_moves_it(gguf_file, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OPCOD_CACHE", str(tmp_path / "file" / "cache"))
+    refused(gguf_file[0], "cannot write the model's cache folder .*Set OPCOD_CACHE to one that you may write to")
+
+
 def test_the_identity_is_the_same_for_the_same_files_and_another_for_other_weights(folder, tiny_folder):
     identity = load_tiny(tiny_folder).identity
     assert identity["quantization"] == "none"

@@ -21,6 +21,13 @@ def test_init_writes_every_config_and_the_command_to_begin_with(tmp_path, capsys
     assert shlex.split(begin)[1:] in in_makefile()
 
 
+def test_init_names_a_folder_as_a_shell_takes_it(tmp_path, capsys):
+    folder = tmp_path / "mine, and the dog's"
+    cli.main(["init", str(folder)])
+    (goes,) = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  cd ")]
+    assert shlex.split(goes) == ["cd", str(folder)]
+
+
 def test_init_leaves_configs_that_are_there(tmp_path, capsys):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "base.yaml").write_text("mine", encoding="utf-8")

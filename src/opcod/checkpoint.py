@@ -239,6 +239,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"there is no checkpoint {path}: give the path of a file that `opcod fit` wrote, *.ckpt")
     check_whole(path)
+    if not _is_archive(path):
+        raise ModelError(f"{path} is no checkpoint, or a broken one: give a file that `opcod` wrote, *.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -286,9 +288,8 @@ def check_whole(path: Path) -> None:
 
 def _damage_in(path: Path) -> str | None:
     """What does not fit the checksums, if anything; a file of another kind has none."""
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return None
+    if not _is_archive(path):
+        return None
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
@@ -307,8 +308,12 @@ def _whole_before(path: Path) -> Iterator[Path]:
 
 
 def _is_whole(path: Path) -> bool:
+    return _is_archive(path) and _damage_in(path) is None
+
+
+def _is_archive(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(2) == b"PK" and _damage_in(path) is None
+        return file.read(2) == b"PK"
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

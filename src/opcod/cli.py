@@ -117,14 +117,14 @@ def explain(error: Exception) -> str | None:
         return f"the disk is full ({error.filename or 'no file named'}): free space, or write to another folder"
     if isinstance(error, argparse.ArgumentError):
         return _wrong_argument(error)
-    if isinstance(error, ValueError | RecursionError) and _while_reading_settings(error.__traceback__):
-        return f"the settings cannot be read: {error}"
     own = _within_the_parser(error)
     given = (MisconfigurationException, OSError, ModuleNotFoundError)
-    if isinstance(error, given) or (
+    if isinstance(own, given) or (
         isinstance(own, ValueError | RuntimeError) and _module_of(own.__traceback__).startswith(JUDGES)
     ):
         return str(own).strip() or type(own).__name__
+    if isinstance(error, ValueError | RecursionError) and _while_reading_settings(error.__traceback__):
+        return f"the settings cannot be read: {error}"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from rich.console import Console
 
 from opcod.callbacks import BreakRateTable, CleanStop, RoundCheckpoint, SizeCheck
-from opcod.callbacks.checkpoints import write_whole
+from opcod.callbacks.checkpoints import check_writable, write_whole
 from opcod.candidates import find_candidate, module_of, together
 from opcod.checkpoint import load_checkpoint, read_checkpoint, whole_checkpoint
 from opcod.codistillation import CoDistillation
@@ -218,7 +219,13 @@ class CoDistil(Command):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help=help)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Take the questions of a file in place of the source's, where one is named."""
+        """Take the questions of a file in place of the source's, where one is named.
+
+        Raises:
+            ArgumentError: If the model is given a seed of its own, which the parser would pass over.
+        """
+        if any(re.match(r"--model\.(init_args\.)?seed(=|$)", argument) for argument in args):
+            raise argparse.ArgumentError(None, 'Linked "model.seed" must be given via "seed_everything".')
         super().parse_arguments(parser, with_questions(args))
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **settings: Any) -> LightningArgumentParser:
@@ -312,7 +319,13 @@ class Evaluate(CoDistil):
         parser.add_argument("--output", type=str | None, default=None, help=help)
 
     def before_instantiate_classes(self) -> None:
-        """A run's config may have been given for its questions; this is no run, but it has to fit as well."""
+        """A run's config may have been given for its questions; this is no run, but it has to fit as well.
+
+        Raises:
+            OSError: If the figures could not be written, which is better said now than in an hour.
+        """
+        if self.config.output is not None:
+            check_writable(Path(self.config.output))
         self.config.trainer.logger = False
         given = self.config.trainer.callbacks or []
         kept = [c for c in (given if isinstance(given, list) else [given]) if c.class_path.endswith(".SizeCheck")]
@@ -348,6 +361,19 @@ def evaluate(arguments: Sequence[str]) -> None:
         print(f"All figures are in {command.config.output}.")
 
 
+def _device(name: str) -> torch.device:
+    """Where to.
+
+    Raises:
+        ValueError: If it is a GPU that is not there.
+    """
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device, found = torch.device(best if name == "auto" else name), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ValueError(f"there is no device {name}: torch finds {found} GPUs; `opcod doctor` says more")
+    return device
+
+
 def chat(arguments: Sequence[str]) -> None:
     """Parse the arguments of `opcod chat` and run it."""
     purpose = "Ask students questions in the terminal, and hear what their peer says to the answers."
@@ -365,8 +391,7 @@ def chat(arguments: Sequence[str]) -> None:
     named = parser.instantiate_classes(given)
     candidate = together([find_candidate(model, shipped(), named.base) for model in given.models])
     module = module_of(candidate, evaluation=named.sampling, evaluation_samples=1, seed=given.seed)
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    module.to(torch.device(best if given.device == "auto" else given.device))
+    module.to(_device(given.device))
     conversation = Conversation(candidate, module, feedback=not given.no_feedback)
     conversation.choose(given.student)
     converse(conversation, Console(), interactive=sys.stdin.isatty())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -25,12 +26,21 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         fill(scratch)
-        scratch.chmod(0o755)
+        _let_read(scratch)
         if folder.exists():
             shutil.rmtree(folder)
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _let_read(folder: Path) -> None:
+    """Let others read a folder and its files as any that is written here: safetensors lets nobody, nor does mkdtemp."""
+    hidden = os.umask(0)
+    os.umask(hidden)
+    folder.chmod(0o777 & ~hidden)
+    for path in folder.iterdir():
+        path.chmod(0o666 & ~hidden)
 
 
 def write_adapter(

@@ -138,8 +138,9 @@ class Cell:
 
 
 def versions(folder: Path) -> list[Path]:
-    """A run's folders, the newest first."""
-    return sorted(folder.glob("version_*"), key=lambda v: int(v.name.removeprefix("version_")), reverse=True)
+    """A run's folders, the newest first; one that somebody gave another name is not among them."""
+    numbers = {v: v.name.removeprefix("version_") for v in folder.glob("version_*")}
+    return sorted((v for v in numbers if numbers[v].isdecimal()), key=lambda v: int(numbers[v]), reverse=True)
 
 
 def _from(checkpoint: Path | None) -> list[str]:

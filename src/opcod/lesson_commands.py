@@ -81,7 +81,7 @@ def solve(arguments: Sequence[str]) -> None:
 class Specialise(Lessons):
     """The arguments of `opcod specialise`."""
 
-    resumes = (None,)
+    resumes: tuple[str | None, ...] = (None,)
     name = "specialise"
     purpose = "Fine-tune one student on worked solutions and write its adapter."
 

@@ -193,8 +193,13 @@ def _converted(file: Path, folder: Path) -> Path:
     """The folder that a GGUF file is converted into, unless it is there already."""
     if _is_model(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise ModelError(
+            f"cannot write the model's cache folder {folder}: {error}. Set OPCOD_CACHE to one that you may write to."
+        ) from error
     try:
         _convert_gguf(file, scratch)
         scratch.rename(folder)

@@ -92,6 +92,7 @@ class PlannedSolve(_Device, Solve):
 class PlannedSpecialise(_Device, Specialise):
     """The arguments of `opcod plan specialise`: those of `opcod specialise`, the device, and how long responses are."""
 
+    resumes: tuple[str | None, ...] = ()
     name = "plan specialise"
     purpose = "Say what `opcod specialise` takes, before it is begun: memory, operations and time. Nothing is written."
 

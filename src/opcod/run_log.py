@@ -6,6 +6,7 @@ import csv
 import io
 import warnings
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ class RunLog(CSVLogger):
             self._write(self.experiment, _made_before(self._earlier, step, metrics))
         self._earlier = None
         super().log_metrics(dict(metrics), step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Leave no empty folder behind where a run failed before anything was written."""
+        super().finalize(status)
+        if status == "failed" and self._experiment is not None:
+            with suppress(OSError):  # it holds something
+                Path(self.log_dir).rmdir()
 
     def _write(self, writer: ExperimentWriter, rows: list[Row]) -> None:
         path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(parser.parse_args(list(arguments)).dir).expanduser()
     begin = " ".join(["opcod fit", *(f"-c configs/{name}" for name in DEMO)])
     written = write_configs(folder)
-    print(f"{len(list(written.glob('*.yaml')))} configs are in {written}. To begin:\n  cd {folder}\n  {begin}")
+    goes_there = shlex.join(["cd", str(folder)])
+    print(f"{len(list(written.glob('*.yaml')))} configs are in {written}. To begin:\n  {goes_there}\n  {begin}")
 
 
 def shipped_configs() -> Path:

@@ -112,7 +112,9 @@ def test_a_run_scores_the_test_questions_at_both_ends(tmp_path, capsys):
     assert module.tested == 2
     written = json.loads((tmp_path / "outcome.json").read_text())
     assert (written["initial"], written["final"]) == (table_of(SCORES[0]), table_of(SCORES[3]))
-    assert "The improvement is mutual" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "The improvement is mutual" in printed
+    assert f"The run is in {tmp_path}: opcod report {tmp_path} makes a page of it." in printed
 
 
 @pytest.mark.parametrize("stopped", [False, True])

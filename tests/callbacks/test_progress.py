@@ -88,6 +88,12 @@ def test_scores_of_a_round_that_is_stopped_within_are_not_called_those_after_it(
     ]
 
 
+def test_a_step_that_is_tried_alone_is_the_first_of_one(tmp_path, capsys):
+    run(tmp_path, RoundProgress(), rounds=1, fast_dev_run=1)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
+    assert line.startswith("round 1/1 phase 1/2 step 1/1 · ")
+
+
 def test_a_module_without_tutors_shows_what_it_logs_for_the_bar(tmp_path, capsys):
     class Logging(Plain):
         def training_step(self, batch, batch_idx):

@@ -65,11 +65,13 @@ class BreakRateTable(Callback):
         freeze_tutors(pl_module.peers, self.tutors)
         tell(trainer, "measuring break and rescue rates")
         found = diagnose(pl_module, data.splits.validation)
-        write_whole(run_folder(trainer) / NAME, diagnosis_json(found))
-        write_whole(run_folder(trainer) / EXCHANGES, exchanges_jsonl(found))
+        folder = run_folder(trainer)
+        write_whole(folder / NAME, diagnosis_json(found))
+        write_whole(folder / EXCHANGES, exchanges_jsonl(found))
         console = Console()
         for diagnosis in found:
             console.print(rate_table(diagnosis))
+        trainer.print(f"The rates are in {folder / NAME}, the exchanges beside them.")
 
 
 def rate_table(diagnosis: Diagnosis) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -214,6 +215,19 @@ def jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
     """A line of JSON a row; half a surrogate pair, which UTF-8 has no code for, becomes the escape that JSON has."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return lines.encode(errors="backslashreplace").decode()
+
+
+def check_writable(path: Path) -> None:
+    """That a file can be written at `path`, whose folder is made if it is not there.
+
+    Raises:
+        OSError: If it cannot.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file to write")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

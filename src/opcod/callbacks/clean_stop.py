@@ -41,6 +41,7 @@ class CleanStop(Callback):
         self._learning = ""  # what there is to end: from a first step on there is always something to save
         self._before: dict[int, Any] = {}
         self._trainer: L.Trainer | None = None
+        self._goes_on = False  # whether it could be gone on from the checkpoint that was given
 
     @property
     def stopping(self) -> bool:
@@ -50,13 +51,14 @@ class CleanStop(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Listen; only a process's main thread can."""
         self.asked = self._agreed = None
-        self._learning, self._trainer = "", trainer
+        self._learning, self._trainer, self._goes_on = "", trainer, False
         if threading.current_thread() is threading.main_thread():
             self._active = True
             self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Several processes stop by agreement; Lightning's handler would make them wait for each other in its midst."""
+        self._goes_on = True
         if self._active and trainer.world_size > 1:
             signal.signal(signal.SIGTERM, self._hear)
 
@@ -154,7 +156,7 @@ class CleanStop(Callback):
 
     def _resumption(self, trainer: L.Trainer) -> str:
         saved = [checkpoint.last for checkpoint in _checkpoints(trainer) if checkpoint.last]
-        last = saved[0] if saved else trainer.ckpt_path
+        last = saved[0] if saved else trainer.ckpt_path if self._goes_on else None
         if last is None:
             return ""
         config = run_folder(trainer) / "config.yaml"

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -151,7 +152,9 @@ class OutcomeTable(Callback):
             write_whole(run_folder(trainer) / ANSWERS, answers_csv(self.answers))
         console = Console()
         console.print(outcome_table(outcome))
-        for line in outcome_lines(outcome):
+        folder = run_folder(trainer)
+        told = f"The run is in {folder}: {shlex.join(['opcod', 'report', str(folder)])} makes a page of it."
+        for line in (*outcome_lines(outcome), told):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def _scored_last(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Table:

@@ -5,6 +5,7 @@ What is said here counts rounds, phases and steps from 1; what is logged counts 
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Protocol, runtime_checkable
 
@@ -136,7 +137,7 @@ class RoundProgress(ProgressBar):
         if isinstance(pl_module, InRounds) and pl_module.records:
             phases, together = pl_module.phases, len(pl_module.records)
             told = [
-                step_line(r, rounds=trainer.max_epochs, phases=phases, steps=steps * together // phases)
+                step_line(r, rounds=trainer.max_epochs, phases=phases, steps=math.ceil(steps * together / phases))
                 for r in pl_module.records
             ]
             for line in told[:-1]:

@@ -45,9 +45,12 @@ def draw(folder: Path, output: Path) -> list[Path]:
     Raises:
         ValueError: If `folder` has no scores.
     """
+    refusal = ValueError(f"{folder} has no scores.csv of a grid: give the folder that `opcod reproduce` wrote")
     if not (folder / "scores.csv").is_file():
-        raise ValueError(f"{folder} has no scores.csv: give the folder that `opcod reproduce` wrote")
+        raise refusal
     tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv") if path.stat().st_size > 1}
+    if "pair" not in tables.get("scores", ()):
+        raise refusal
     output.mkdir(parents=True, exist_ok=True)
     written = []
     with matplotlib.rc_context(STYLE):
@@ -224,14 +227,19 @@ def broken(rates: pd.DataFrame) -> Figure:
     return figure
 
 
-def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure:
-    """What there was to learn from s and f at the start, and what was learned: one dot a seed, student and domain."""
+def gap_and_gain(gaps: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
+    """What there was to learn from s and f at the start, and what was learned: one dot a seed, student and domain.
+
+    There is none where nobody was right, so that there was no s.
+    """
     key = ["method", "seed", "student", "domain"]
     at_start = gaps[(gaps["end"] == "initial") & (gaps["shown"] == "s and f")].set_index(key)
     ends = scores.pivot_table(index=key, columns="end", values="avg")
     dots = pd.DataFrame(
         {"gap": 100 * (at_start["as_teacher"] - at_start["alone"]), "gain": 100 * (ends["final"] - ends["initial"])}
     ).dropna()
+    if dots.empty:
+        return None
     figure, axis = _subplots(figsize=(6.0, 3.2))
     groups = dots.groupby(["student", "domain"], sort=False)
     for ((student, domain), here), colour in zip(groups, cycle(COLOURS), strict=False):
