@@ -159,4 +159,4 @@ def test_a_run_that_fails_is_named_with_its_log(grid_file, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "p opcod seed 3 failed with status 1: see " in error
     log = tmp_path / "runs" / "p" / "opcod" / "seed-3" / "log.txt"
-    assert "samples is 0: expected at least 1" in log.read_text()
+    assert "samples is 0, expected at least 1" in log.read_text()
