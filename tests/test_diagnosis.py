@@ -21,9 +21,9 @@ from opcod.gate import Gate
 from opcod.grading import Grade
 from opcod.models import BaseModel
 from opcod.report.runs import read_run
-from opcod.rollout import Sampling
+from opcod.rollout import Request, Sampling, sample
 from opcod.students import Student
-from tiny import LORA, run_config
+from tiny import LORA, run_config, stir
 
 QUESTIONS = [Question(f"q{i}", domain, f"Which {i}?", ("x", "y"), "A") for i, domain in enumerate(["a", "a", "b"])]
 RIGHT = {"q0": 8, "q1": 1, "q2": 0}  # of 8 responses, the first ones
@@ -142,3 +142,44 @@ def test_the_tutors_are_those_of_the_checkpoint(tiny_folder, run, tmp_path):
         state = peer.state()
         assert all(torch.equal(state["tutor"][name], kept[peer.name]["student"][name]) for name in state["tutor"])
         assert not all(torch.equal(state["tutor"][name], state["student"][name]) for name in state["tutor"])
+
+
+def test_a_teacher_gap_by_hand(monkeypatch):
+    """Of q0 all 8 are right, of q1 the first and of q2 none; shown s the self-teacher is right, shown f it is wrong."""
+
+    def again(module, peer, cases, key, *, with_s, with_f):
+        return [diagnosis.Turn(c, "", with_s or (not with_f and c.attempt.grade.correct)) for c in cases]
+
+    monkeypatch.setattr(diagnosis, "_again", again)
+    of_ann = diagnosis.teacher_gaps(Pair(), QUESTIONS, samples=8)["ann"]
+    found = {d: {shown: (g.student, g.teacher, g.count) for shown, g in of.items()} for d, of in of_ann.items()}
+    # On a everyone but the only right one on q1 has an s; every second response has an f.
+    assert found["a"] == {
+        "nothing": (9 / 16, 9 / 16, 16),
+        "s": (8 / 15, 1.0, 15),
+        "f": (5 / 8, 0.0, 8),
+        "s and f": (4 / 7, 1.0, 7),
+    }
+    assert found["b"]["nothing"] == (0.0, 0.0, 8)
+    assert found["b"]["f"] == (0.0, 0.0, 4)
+    assert (found["b"]["s"][2], found["b"]["s and f"][2]) == (0, 0)
+    assert of_ann["a"]["s"].gap == pytest.approx(7 / 15)
+
+
+def test_who_answers_again_is_the_self_teacher(tiny_folder):
+    sampling = Sampling(max_new_tokens=4)
+    base = BaseModel(str(tiny_folder), quantization="none")
+    module = CoDistillation([Student("a", "physics")], base=base, lora=LORA, evaluation=sampling)
+    module.configure_model()
+    (peer,) = module.peers
+    for number, role in enumerate(("student", "teacher", "tutor")):
+        stir(peer.base, peer.adapter(role), seed=number, spread=0.5)
+    asked = []
+    cases = [diagnosis.Case(group[0], "s", Feedback("f", "f", Outcome.MATCH)) for group in answered(RIGHT)]
+    (turn, *_) = diagnosis._again(module, peer, cases, (0,), with_s=True, with_f=True)
+    shown = diagnosis.fit_with(module.chats["a"], QUESTIONS[0], "s", "f", limit=module.context.limit).prompt
+    for role in ("student", "teacher"):
+        with peer.sampling(role):
+            (answer,) = sample(peer.base, [Request(shown, (0, "q0", 0))], sampling, module.chats["a"].ends)
+        asked.append(module.chats["a"].text(answer.tokens.tolist()))
+    assert asked[0] != asked[1] == turn.again
