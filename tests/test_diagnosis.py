@@ -12,14 +12,15 @@ from lightning import LightningModule
 import opcod.diagnosis as diagnosis
 from opcod import cli
 from opcod.attempts import Attempt
-from opcod.callbacks import BreakRateTable
+from opcod.callbacks import BreakRateTable, break_rates
+from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
 from opcod.data.questions import Question
 from opcod.drafts import Response
 from opcod.feedback import Feedback, Outcome
 from opcod.gate import Gate
 from opcod.grading import Grade
-from opcod.models import BaseModel
+from opcod.models import BaseModel, ModelError
 from opcod.report.runs import read_run
 from opcod.rollout import Request, Sampling, sample
 from opcod.students import Student
@@ -103,11 +104,14 @@ def run(tiny_folder, tmp_path):
     return [f"-c={tmp_path / 'config.yaml'}", f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}"]
 
 
-def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys):
+def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys, monkeypatch):
+    frozen = []
+    monkeypatch.setattr(break_rates, "freeze_tutors", lambda peers, by: frozen.append(by) or freeze_tutors(peers, by))
     cli.main(["fit", *run])
     version = tmp_path / "runs" / "version_0"
     last = version / "checkpoints" / "last.ckpt"
     cli.main(["diagnose", f"-c={version / 'config.yaml'}", f"--ckpt_path={last}", f"--tutors={last}"])
+    assert frozen == [str(last)]
     (written,) = (tmp_path / "runs").rglob("diagnosis.json")
     found = json.loads(written.read_text())
     assert [(d["tutee"], d["tutor"]) for d in found] == [("a", "b"), ("b", "a")]
@@ -126,8 +130,6 @@ def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys):
 
 
 def test_the_tutors_are_those_of_the_checkpoint(tiny_folder, run, tmp_path):
-    from opcod.checkpoint import freeze_tutors
-
     cli.main(["fit", *run])
     last = tmp_path / "runs" / "version_0" / "checkpoints" / "last.ckpt"
     kept = torch.load(last, weights_only=True)["opcod"]["peers"]
@@ -142,6 +144,14 @@ def test_the_tutors_are_those_of_the_checkpoint(tiny_folder, run, tmp_path):
         state = peer.state()
         assert all(torch.equal(state["tutor"][name], kept[peer.name]["student"][name]) for name in state["tutor"])
         assert not all(torch.equal(state["tutor"][name], state["student"][name]) for name in state["tutor"])
+    content = torch.load(last, weights_only=True)
+    for part, other, said in (
+        ("bases", {name: of | {"files": "another"} for name, of in content["opcod"]["bases"].items()}, "over the base"),
+        ("lora", content["opcod"]["lora"] | {"alpha": 99}, "rank 4 and alpha 99"),
+    ):
+        torch.save(content | {"opcod": content["opcod"] | {part: other}}, tmp_path / "other.ckpt")
+        with pytest.raises(ModelError, match=f"the checkpoint of a was made .*{said}"):
+            freeze_tutors(module.peers, str(tmp_path / "other.ckpt"))
 
 
 def test_a_teacher_gap_by_hand(monkeypatch):
