@@ -142,6 +142,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(case, tiny_fol
         assert math.isfinite(plant.logged[1]["train/ann/loss"])
     assert (module.guards["ann"].skipped, module.guards["ben"].skipped) == (1, 0)
     assert module.guards["ann"].in_a_row == 0
+    assert [schedule.last_epoch for schedule in module.lr_schedulers()] == [3, 3], "a schedule goes by steps"
 
 
 def test_bfloat16_overflows_are_skipped_as_well(tiny_folder, tmp_path):
@@ -170,7 +171,7 @@ def test_a_few_in_a_row_end_the_run_also_over_a_stop_and_name_the_remedy(tiny_fo
 # ---- the specialist, which has a loop of its own
 
 
-def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2):
+def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2, schedule="constant"):
     source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
     data = LessonData(
         source,
@@ -182,7 +183,7 @@ def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2):
         batch_size=2,
         validation=1,
     )
-    optimization = Optimization(lr=lr, warmup=0)
+    optimization = Optimization(lr=lr, schedule=schedule, warmup=0)
     module = Specialist(shared_settings(folder)["base"], LORA, optimization=optimization, evaluation=SHORT)
     trainer = L.Trainer(
         max_epochs=1,
@@ -215,6 +216,14 @@ def test_a_specialist_skips_counts_and_goes_on_alike(tiny_folder, tmp_path):
     resumed = specialise(tiny_folder, tmp_path / "on", ckpt_path=tmp_path / "checkpoints/round=0-step=3.ckpt")
     assert resumed.guard.skipped == 1
     assert_same(resumed.state(), module.state())
+
+
+def test_a_specialists_schedule_ends_with_its_last_step_whether_or_not_one_was_skipped(tiny_folder, tmp_path):
+    seen = Rates()
+    specialise(tiny_folder, tmp_path, Plant({1}, spoiler("specialist", math.nan)), seen, lr=0.5, schedule="cosine")
+    assert [rate for ((rate, _),) in seen.rates] == pytest.approx(
+        [0.25 * (1 + math.cos(math.pi * step / 4)) for step in (1, 2, 3, 4)], abs=1e-9
+    )
 
 
 def test_a_specialist_that_diverges_ends(tiny_folder, tmp_path):
