@@ -375,6 +375,6 @@ def test_impossible_settings_are_refused_all_at_once():
     with pytest.raises(ValueError, match="optimization") as error:
         Optimization(lr=math.inf, warmup=-1, weight_decay=math.nan)
     assert str(error.value) == (
-        "optimization: lr is inf, expected at least 0; warmup is -1, expected at least 0; "
-        "weight_decay is nan, expected at least 0"
+        "optimization: lr is inf, expected a finite number of at least 0; warmup is -1, expected a finite number of at "
+        "least 0; weight_decay is nan, expected a finite number of at least 0"
     )
