@@ -1,5 +1,6 @@
 """Break and rescue rates: a case worked out by hand, and the command over the tiny model."""
 
+import io
 import json
 import math
 from collections import Counter
@@ -8,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import LightningModule
+from rich.console import Console
 
 import opcod.diagnosis as diagnosis
 from opcod import cli
 from opcod.attempts import Attempt
 from opcod.callbacks import BreakRateTable, break_rates
+from opcod.callbacks.break_rates import rate_table
 from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
 from opcod.data.questions import Question
@@ -20,6 +23,7 @@ from opcod.drafts import Response
 from opcod.feedback import Feedback, Outcome
 from opcod.gate import Gate
 from opcod.grading import Grade
+from opcod.metrics import DIFFICULTIES
 from opcod.models import BaseModel, ModelError
 from opcod.report.runs import read_run
 from opcod.rollout import Request, Sampling, sample
@@ -27,6 +31,7 @@ from opcod.students import Student
 from tiny import LORA, run_config, stir
 
 QUESTIONS = [Question(f"q{i}", domain, f"Which {i}?", ("x", "y"), "A") for i, domain in enumerate(["a", "a", "b"])]
+ENDS = ("", "/low", "/high")
 RIGHT = {"q0": 8, "q1": 1, "q2": 0}  # of 8 responses, the first ones
 
 
@@ -77,6 +82,21 @@ def test_rates_of_both_directions_by_hand(monkeypatch):
     # On a the tutee has 9 of 16 and the tutor 7, on b both none: (9 - 7) / 9.
     assert found[0].gap == pytest.approx(2 / 9)
     assert not found[0].cognizant
+
+
+def test_a_table_tells_rates_with_their_intervals_and_of_how_many():
+    of_all = {f"{name}/{d}{end}": math.nan for name in ("break", "rescue") for d in DIFFICULTIES for end in ENDS}
+    of_all |= {f"{name}/{d}": 0.0 for name in ("right", "wrong") for d in DIFFICULTIES}
+    of_all |= {"break/all": 0.125, "break/all/low": 0.04, "break/all/high": 0.31, "right/all": 40.0}
+    of_all |= {"rescue/easy": 0.5, "rescue/easy/low": 0.2, "rescue/easy/high": 0.9, "wrong/easy": 6.0}
+    found = diagnosis.Diagnosis("ann", "ben", 0.25, False, {"all": of_all}, {"share/match": 0.75})
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(rate_table(found))
+    text = console.export_text()
+    assert "ben to ann: incognizant, gap 0.25, 75 % of its feedback kept" in text
+    rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines()]
+    assert ["all", "all", "12.5 (4 to 31)", "40", "-", "0"] in rows
+    assert ["easy", "-", "0", "50.0 (20 to 90)", "6"] in rows
 
 
 def test_a_student_alone_has_no_break_rate():
