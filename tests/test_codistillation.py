@@ -19,7 +19,7 @@ from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
 from opcod.data.sources import GeneratedScience
 from opcod.evaluation import ScoreBoard
-from opcod.feedback import Outcome
+from opcod.feedback import Feedback, Outcome, tutor_messages
 from opcod.finetuning import FineTuning
 from opcod.gate import Gate
 from opcod.grpo import Grpo
@@ -27,6 +27,7 @@ from opcod.models import BaseModel, ModelError
 from opcod.optimization import Optimization
 from opcod.rollout import Sampling
 from opcod.students import Student
+from test_rollout import watched_keys
 from tiny import LORA, build_folder
 
 ANN, BEN = Student("ann", "physics"), Student("ben", "chemistry")
@@ -60,7 +61,9 @@ def test_callbacks_recognise_the_module_on_every_python(protocol, tiny_folder):
         inspect.getattr_static(module, name)
 
 
-def fit(module, folder, *callbacks, rounds=1, steps=2, ckpt_path=None, seed=0, data=None, logger=False):
+def fit(
+    module, folder, *callbacks, rounds=1, steps=2, ckpt_path=None, seed=0, data=None, logger=False, sanity_checks=0
+):
     """Run it, on two domains' questions unless it is given others; returns the module."""
     if data is None:
         source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
@@ -69,7 +72,7 @@ def fit(module, folder, *callbacks, rounds=1, steps=2, ckpt_path=None, seed=0, d
         max_epochs=rounds,
         callbacks=list(callbacks),
         default_root_dir=folder,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=sanity_checks,
         logger=logger,
         log_every_n_steps=1,
         enable_checkpointing=any(isinstance(c, RoundCheckpoint) for c in callbacks),
@@ -137,25 +140,17 @@ def assert_same(one, other):
 # ---- what is logged
 
 
+def rows_of(module, folder, **settings):
+    """The rows that a run leaves."""
+    fit(module, folder, logger=L.pytorch.loggers.CSVLogger(folder, name="", version=""), **settings)
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture
 def logged(tiny_folder, tmp_path):
-    """The rows that a run of one round leaves."""
-    module = module_of(tiny_folder)
-    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
-    trainer = L.Trainer(
-        max_epochs=1,
-        default_root_dir=tmp_path,
-        logger=L.pytorch.loggers.CSVLogger(tmp_path, name="", version=""),
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accelerator="cpu",
-    )
-    trainer.fit(module, QuestionData(source, batch_size=2, steps=2, validation=2, test=2))
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    """Those of a run of one round."""
+    return rows_of(module_of(tiny_folder), tmp_path)
 
 
 def test_the_first_scores_are_logged_before_the_first_step(logged):
@@ -171,6 +166,24 @@ def test_a_step_logs_its_own_tutee_alone(logged):
         other = {"ann": "ben", "ben": "ann"}[tutee]
         assert row[f"train/{tutee}/accuracy"]
         assert not any(value for name, value in row.items() if name.startswith(f"train/{other}/"))
+
+
+def test_feedback_is_counted_by_tutor_and_round(tiny_folder, tmp_path):
+    rows = rows_of(module_of(tiny_folder), tmp_path, rounds=2)
+    for name in ("ann", "ben"):
+        told = [row[f"feedback/{name}/count/match"] for row in rows if row["rounds"]]
+        assert told == ["", "8.0", "8.0"]  # two steps of two questions with two responses; none before the first
+
+
+def test_the_gate_is_logged_with_its_gaps_and_on_how_many_domains_each_may_tutor(tiny_folder, tmp_path, monkeypatch):
+    def answered(board):  # ann's gap is (0.8 - 0.4) / 0.8, ben's (0.8 - 0.6) / 0.8
+        scores = {"ann": {"physics": 0.8, "chemistry": 0.4}, "ben": {"physics": 0.6, "chemistry": 0.8}}
+        return {s: {d: {"avg": avg, "stderr": 0.0} for d, avg in by.items()} for s, by in scores.items()}
+
+    monkeypatch.setattr(ScoreBoard, "compute", answered)
+    first, *_ = rows_of(module_of(tiny_folder, gate=Gate("domain-selective", tau=0.3)), tmp_path, steps=1)
+    logged = [(float(first[f"gate/{s}/gap"]), float(first[f"gate/{s}/domains"])) for s in ("ann", "ben")]
+    assert logged == [(pytest.approx(0.5), 1), (pytest.approx(0.25), 2)]
 
 
 def test_callbacks_watch_the_scores_after_each_round(tiny_folder, tmp_path):
@@ -223,6 +236,28 @@ def test_the_self_teacher_moves_by_its_rate_towards_the_updated_student(tiny_fol
             assert torch.allclose(after[name], 0.95 * before[name] + 0.05 * student, atol=1e-7)
 
 
+def test_students_begin_with_draws_of_their_own(tiny_folder):
+    module = module_of(tiny_folder)
+    module.configure_model()
+    a, b = ([p for n, p in module.named_parameters() if f".{s}_student.w" in n] for s in ("ann", "ben"))
+    drawn = [not torch.equal(one, other) for one, other in zip(a, b, strict=True)]
+    assert sum(drawn) == len(a) / 2  # the factors A; all B are zero
+
+
+def test_a_student_alone_has_as_many_updates_in_its_schedule_as_steps(tiny_folder, tmp_path):
+    """A cosine over R x 2 phases x K = 8 updates ends at nothing."""
+    optimization = Optimization(lr=1e-2, schedule="cosine", warmup=0)
+    module = module_of(tiny_folder, [ANN], gate=Gate("never"), optimization=optimization)
+    rates = []
+
+    class Rate(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            rates.append(pl_module.lr_schedulers().get_last_lr()[0])
+
+    fit(module, tmp_path, Rate(), rounds=2)
+    assert rates == pytest.approx([0.005 * (1 + math.cos(math.pi * step / 8)) for step in range(1, 9)], abs=1e-9)
+
+
 def test_without_a_learning_rate_nothing_changes(tiny_folder, tmp_path):
     watch = Watch()
     fit(module_of(tiny_folder, optimization=Optimization(lr=0.0)), tmp_path, watch)
@@ -245,18 +280,94 @@ def test_a_student_may_have_any_identifier_for_a_name(tiny_folder, tmp_path):
     assert module.record.tutee == "update"
 
 
-@pytest.mark.parametrize(("tutor", "copied"), [("round_start", False), ("latest", True)])
-def test_the_second_phase_gets_the_tutor_of_its_setting(tutor, copied, tiny_folder, tmp_path):
+# ---- what is drawn
+
+
+@pytest.fixture
+def keys(monkeypatch):
+    """The keys of all draws."""
+    return watched_keys(monkeypatch, "attempts", "tutoring")
+
+
+def test_no_two_draws_of_the_training_share_a_key(tiny_folder, tmp_path, keys):
+    """Both questions there are come at every step of both rounds."""
+    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=1)
+    data = QuestionData(source, batch_size=2, steps=2, validation=2, test=2)
+    fit(module_of(tiny_folder), tmp_path, data=data, rounds=2)
+    for purpose in ("rollout", "feedback"):
+        drawn = [key for key in keys if key[1] == purpose]
+        assert len(drawn) == len(set(drawn)) == 2 * 2 * 2 * 2 * 2  # rounds, phases, steps, questions, samples
+
+
+def test_a_student_is_scored_by_the_same_draws_every_time(tiny_folder, tmp_path, keys):
+    fit(module_of(tiny_folder, seed=5), tmp_path, OutcomeTable(), rounds=2)
+    assert {key[0] for key in keys} == {5}
+    for purpose, times in (("evaluation", 3), ("test", 2)):
+        drawn = [key for key in keys if key[1] == purpose]
+        each = drawn[: len(drawn) // times]
+        assert drawn == each * times
+        assert len(set(each)) == 2 * 2 * 2  # students, domains, questions
+
+
+def test_responses_and_feedback_are_sampled_by_their_own_settings(tiny_folder, tmp_path):
     watch = Watch()
-    fit(module_of(tiny_folder, tutor=tutor), tmp_path, watch)
-    first, last = watch.states[0], watch.states[-1]
-    names = [n for n in first if owner(n) == "ann_tutor"]
-    for name in names:  # ann tutors ben, after its own phase
-        trained = last[name.replace("ann_tutor", "ann_student")]
-        assert torch.equal(last[name], trained if copied else first[name])
+    fit(module_of(tiny_folder, feedback=Sampling(max_new_tokens=3)), tmp_path, watch)
+    lengths = {len(a.response.tokens) for r in watch.records for a in r.attempts}
+    given = [f for r in watch.records for f in r.asked_feedbacks()]
+    assert (max(lengths), max(f.tokens for f in given)) == (6, 3)
+    assert all(f.finished == (f.tokens < 3) for f in given)
+
+
+def test_a_look_at_the_validation_before_the_run_is_no_round(tiny_folder, tmp_path):
+    told = []
+
+    class Told(CoDistillation):
+        def score_figures(self, table, rounds):
+            told.append((rounds, table["ann"]["physics"]["count"]))
+            return super().score_figures(table, rounds)
+
+    module = module_of(tiny_folder)
+    module.__class__ = Told
+    fit(module, tmp_path, steps=1, sanity_checks=1)
+    assert told == [(0, 2), (1, 2)]
 
 
 # ---- who speaks
+
+
+def test_each_feedback_is_on_its_response_and_on_the_domains_of_its_tutor(tiny_folder, tmp_path, monkeypatch):
+    def said(tutor, tutee, attempts, **settings):
+        raw = [f"{tutor.name} to {tutee.name}: {a.question.id} {a.sample}" for a in attempts]
+        return [Feedback(text, text, Outcome.MATCH) for text in raw]
+
+    scores = {"ann": {"physics": 0.8, "chemistry": 0.4}, "ben": {"physics": 0.4, "chemistry": 0.8}}
+    monkeypatch.setattr("opcod.codistillation.write_feedback", said)
+    monkeypatch.setattr("opcod.students.averages", lambda table: scores)
+    watch = Watch()
+    fit(module_of(tiny_folder, gate=Gate("domain-selective")), tmp_path, watch, steps=4)
+    spoken = []
+    for record in watch.records:
+        home = {"ann": "physics", "ben": "chemistry"}[record.tutor]
+        assert record.spoken == {home}
+        for a, f in zip(record.attempts, [f for on_group in record.feedbacks for f in on_group], strict=True):
+            spoken.append(a.question.domain == home)
+            expected = f"{record.tutor} to {record.tutee}: {a.question.id} {a.sample}"
+            assert f.raw == (expected if a.question.domain == home else None)
+        assert len(record.asked_feedbacks()) == sum(a.question.domain == home for a in record.attempts)
+        assert {c.feedback for c in record.contexts} == {f.raw for f in record.asked_feedbacks()}
+    assert set(spoken) == {True, False}
+
+
+def test_a_tutor_is_told_whose_specialist_is_whose(tiny_folder, tmp_path, monkeypatch):
+    told = []
+
+    def messages(question, response, *, tutor_domain, peer_domain, anchored):
+        told.append((tutor_domain, peer_domain))
+        return tutor_messages(question, response, tutor_domain=tutor_domain, peer_domain=peer_domain, anchored=anchored)
+
+    monkeypatch.setattr("opcod.tutoring.tutor_messages", messages)
+    fit(module_of(tiny_folder), tmp_path, steps=1)  # two phases of two questions with two responses
+    assert told == [("chemistry", "physics")] * 4 + [("physics", "chemistry")] * 4
 
 
 def test_a_silent_tutor_writes_nothing_and_costs_no_pass(tiny_folder, tmp_path):
@@ -315,9 +426,12 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(checkpoint, 
     resumed = fit(module_of(tiny_folder), tmp_path / "died", *callbacks(), rounds=2, ckpt_path=stopped)
 
     assert_same(final_state(resumed), final_state(whole))
-    last = [torch.load(tmp_path / f / "checkpoints" / "last.ckpt", weights_only=True) for f in ("whole", "died")]
-    for part in ("opcod", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
-        assert_same(last[0][part], last[1][part])
+    names = [sorted(p.name for p in (tmp_path / f / "checkpoints").iterdir()) for f in ("whole", "died")]
+    assert names[0] == names[1]
+    for name in names[0]:  # after every step, so that what stands in the middle of a round is compared as well
+        saved = [torch.load(tmp_path / f / "checkpoints" / name, weights_only=True) for f in ("whole", "died")]
+        for part in ("opcod", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+            assert_same(saved[0][part], saved[1][part])
     rows = [(tmp_path / f / "samples.jsonl").read_text().splitlines() for f in ("whole", "died")]
     assert len(rows[0]) == 2 * 4 * 4  # rounds, steps, attempts of a step
     assert rows[0] == rows[1]
@@ -377,9 +491,10 @@ def test_students_are_not_gone_on_with_in_another_order(tiny_folder, tmp_path):
         fit(module_of(tiny_folder, (BEN, ANN)), tmp_path / "other", rounds=2, ckpt_path=last)
 
 
-def test_another_seed_is_another_run(tiny_folder, tmp_path):
-    one = fit(module_of(tiny_folder, seed=0), tmp_path / "0")
-    other = fit(module_of(tiny_folder, seed=1), tmp_path / "1", seed=1)
+@pytest.mark.parametrize(("draws", "questions"), [(1, 0), (0, 1)])
+def test_another_seed_of_draws_or_questions_is_another_run(draws, questions, tiny_folder, tmp_path):
+    one = fit(module_of(tiny_folder), tmp_path / "one")
+    other = fit(module_of(tiny_folder, seed=draws), tmp_path / "other", seed=questions)
     some = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
     states = [final_state(m)["peers"]["ann"]["student"][some] for m in (one, other)]
     assert not torch.equal(*states)

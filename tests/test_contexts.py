@@ -68,3 +68,17 @@ def test_what_is_cut_away_whole_is_counted_as_well(chat):
     contexts, cut = build_contexts([group], [[feedback, feedback]], chat, ContextSettings(limit=bare))
     assert contexts == []
     assert cut == 2 * len(chat.tokenize("So.")) + len(chat.tokenize("It is 0."))
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [({}, ("It is 0.", "So.")), ({"solution": False}, (None, "So.")), ({"feedback": False}, ("It is 0.", None))],
+    ids=str,
+)
+def test_no_more_is_shown_than_the_settings_allow(chat, settings, shown):
+    group, feedback = [attempt(0, True), attempt(1, False)], Feedback("So.", "So.", Outcome.MATCH)
+    (context,), _ = build_contexts([group], [[NONE, feedback]], chat, ContextSettings(**settings))
+    assert (context.solution, context.feedback) == shown
+    assert context.prompt == chat.prompt(teacher_messages(QUESTION, *shown))
+    neither = ContextSettings(solution=False, feedback=False)
+    assert build_contexts([group], [[NONE, feedback]], chat, neither) == ([], 0)

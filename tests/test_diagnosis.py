@@ -1,5 +1,6 @@
 """Break and rescue rates: a case worked out by hand, and the command over the tiny model."""
 
+import io
 import json
 import math
 from collections import Counter
@@ -8,24 +9,29 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import LightningModule
+from rich.console import Console
 
 import opcod.diagnosis as diagnosis
 from opcod import cli
 from opcod.attempts import Attempt
-from opcod.callbacks import BreakRateTable
+from opcod.callbacks import BreakRateTable, break_rates
+from opcod.callbacks.break_rates import rate_table
+from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
 from opcod.data.questions import Question
 from opcod.drafts import Response
 from opcod.feedback import Feedback, Outcome
 from opcod.gate import Gate
 from opcod.grading import Grade
-from opcod.models import BaseModel
+from opcod.metrics import DIFFICULTIES
+from opcod.models import BaseModel, ModelError
 from opcod.report.runs import read_run
-from opcod.rollout import Sampling
+from opcod.rollout import Request, Sampling, sample
 from opcod.students import Student
-from tiny import LORA, run_config
+from tiny import LORA, run_config, stir
 
 QUESTIONS = [Question(f"q{i}", domain, f"Which {i}?", ("x", "y"), "A") for i, domain in enumerate(["a", "a", "b"])]
+ENDS = ("", "/low", "/high")
 RIGHT = {"q0": 8, "q1": 1, "q2": 0}  # of 8 responses, the first ones
 
 
@@ -78,6 +84,21 @@ def test_rates_of_both_directions_by_hand(monkeypatch):
     assert not found[0].cognizant
 
 
+def test_a_table_tells_rates_with_their_intervals_and_of_how_many():
+    of_all = {f"{name}/{d}{end}": math.nan for name in ("break", "rescue") for d in DIFFICULTIES for end in ENDS}
+    of_all |= {f"{name}/{d}": 0.0 for name in ("right", "wrong") for d in DIFFICULTIES}
+    of_all |= {"break/all": 0.125, "break/all/low": 0.04, "break/all/high": 0.31, "right/all": 40.0}
+    of_all |= {"rescue/easy": 0.5, "rescue/easy/low": 0.2, "rescue/easy/high": 0.9, "wrong/easy": 6.0}
+    found = diagnosis.Diagnosis("ann", "ben", 0.25, False, {"all": of_all}, {"share/match": 0.75})
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(rate_table(found))
+    text = console.export_text()
+    assert "ben to ann: incognizant, gap 0.25, 75 % of its feedback kept" in text
+    rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines()]
+    assert ["all", "all", "12.5 (4 to 31)", "40", "-", "0"] in rows
+    assert ["easy", "-", "0", "50.0 (20 to 90)", "6"] in rows
+
+
 def test_a_student_alone_has_no_break_rate():
     with pytest.raises(ValueError, match="need a tutor"):
         diagnosis.diagnose(SimpleNamespace(peers=[None]), QUESTIONS)
@@ -103,11 +124,14 @@ def run(tiny_folder, tmp_path):
     return [f"-c={tmp_path / 'config.yaml'}", f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}"]
 
 
-def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys):
+def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys, monkeypatch):
+    frozen = []
+    monkeypatch.setattr(break_rates, "freeze_tutors", lambda peers, by: frozen.append(by) or freeze_tutors(peers, by))
     cli.main(["fit", *run])
     version = tmp_path / "runs" / "version_0"
     last = version / "checkpoints" / "last.ckpt"
     cli.main(["diagnose", f"-c={version / 'config.yaml'}", f"--ckpt_path={last}", f"--tutors={last}"])
+    assert frozen == [str(last)]
     (written,) = (tmp_path / "runs").rglob("diagnosis.json")
     found = json.loads(written.read_text())
     assert [(d["tutee"], d["tutor"]) for d in found] == [("a", "b"), ("b", "a")]
@@ -128,8 +152,6 @@ def test_diagnose_measures_two_checkpoints_of_a_run(run, tmp_path, capsys):
 
 
 def test_the_tutors_are_those_of_the_checkpoint(tiny_folder, run, tmp_path):
-    from opcod.checkpoint import freeze_tutors
-
     cli.main(["fit", *run])
     last = tmp_path / "runs" / "version_0" / "checkpoints" / "last.ckpt"
     kept = torch.load(last, weights_only=True)["opcod"]["peers"]
@@ -144,3 +166,52 @@ def test_the_tutors_are_those_of_the_checkpoint(tiny_folder, run, tmp_path):
         state = peer.state()
         assert all(torch.equal(state["tutor"][name], kept[peer.name]["student"][name]) for name in state["tutor"])
         assert not all(torch.equal(state["tutor"][name], state["student"][name]) for name in state["tutor"])
+    content = torch.load(last, weights_only=True)
+    for part, other, said in (
+        ("bases", {name: of | {"files": "another"} for name, of in content["opcod"]["bases"].items()}, "over the base"),
+        ("lora", content["opcod"]["lora"] | {"alpha": 99}, "rank 4 and alpha 99"),
+    ):
+        torch.save(content | {"opcod": content["opcod"] | {part: other}}, tmp_path / "other.ckpt")
+        with pytest.raises(ModelError, match=f"the checkpoint of a was made .*{said}"):
+            freeze_tutors(module.peers, str(tmp_path / "other.ckpt"))
+
+
+def test_a_teacher_gap_by_hand(monkeypatch):
+    """Of q0 all 8 are right, of q1 the first and of q2 none; shown s the self-teacher is right, shown f it is wrong."""
+
+    def again(module, peer, cases, key, *, with_s, with_f):
+        return [diagnosis.Turn(c, "", with_s or (not with_f and c.attempt.grade.correct)) for c in cases]
+
+    monkeypatch.setattr(diagnosis, "_again", again)
+    of_ann = diagnosis.teacher_gaps(Pair(), QUESTIONS, samples=8)["ann"]
+    found = {d: {shown: (g.student, g.teacher, g.count) for shown, g in of.items()} for d, of in of_ann.items()}
+    # On a everyone but the only right one on q1 has an s; every second response has an f.
+    assert found["a"] == {
+        "nothing": (9 / 16, 9 / 16, 16),
+        "s": (8 / 15, 1.0, 15),
+        "f": (5 / 8, 0.0, 8),
+        "s and f": (4 / 7, 1.0, 7),
+    }
+    assert found["b"]["nothing"] == (0.0, 0.0, 8)
+    assert found["b"]["f"] == (0.0, 0.0, 4)
+    assert (found["b"]["s"][2], found["b"]["s and f"][2]) == (0, 0)
+    assert of_ann["a"]["s"].gap == pytest.approx(7 / 15)
+
+
+def test_who_answers_again_is_the_self_teacher(tiny_folder):
+    sampling = Sampling(max_new_tokens=4)
+    base = BaseModel(str(tiny_folder), quantization="none")
+    module = CoDistillation([Student("a", "physics")], base=base, lora=LORA, evaluation=sampling)
+    module.configure_model()
+    (peer,) = module.peers
+    for number, role in enumerate(("student", "teacher", "tutor")):
+        stir(peer.base, peer.adapter(role), seed=number, spread=0.5)
+    asked = []
+    cases = [diagnosis.Case(group[0], "s", Feedback("f", "f", Outcome.MATCH)) for group in answered(RIGHT)]
+    (turn, *_) = diagnosis._again(module, peer, cases, (0,), with_s=True, with_f=True)
+    shown = diagnosis.fit_with(module.chats["a"], QUESTIONS[0], "s", "f", limit=module.context.limit).prompt
+    for role in ("student", "teacher"):
+        with peer.sampling(role):
+            (answer,) = sample(peer.base, [Request(shown, (0, "q0", 0))], sampling, module.chats["a"].ends)
+        asked.append(module.chats["a"].text(answer.tokens.tolist()))
+    assert asked[0] != asked[1] == turn.again

@@ -1,9 +1,12 @@
 """`opcod evaluate`, and `opcod predict` on a file of questions: any candidate, the same questions, the same figures."""
 
+import io
 import json
+import math
 
 import pytest
 import torch
+from rich.console import Console
 
 from commands_shown import ROOT
 from opcod import cli
@@ -11,6 +14,7 @@ from opcod.callbacks import RoundCheckpoint
 from opcod.candidates import find_candidate
 from opcod.models import BUNDLED, BaseModel, ModelError
 from opcod.peers import Lora
+from opcod.report.evaluated import Evaluated, evaluation_table
 from test_codistillation import fit, module_of
 
 QUESTIONS = [
@@ -85,6 +89,22 @@ def test_where_the_figures_cannot_be_written_nobody_is_scored(tiny_folder, asked
         assert stopped.value.code == 1
         assert said in told.err
         assert "avg@2" not in told.out
+
+
+def test_the_table_has_a_row_for_each_student_and_domain():
+    def figures(avg, stderr, majority, share, count):
+        return {"avg": avg, "stderr": stderr, "maj@4": majority, "format": share, "count": count}
+
+    pair = {"ann": {"x": figures(0.5, 0.05, 0.625, 0.9, 30), "y": figures(0.25, math.nan, 0.0, 1.0, 1)}}
+    pair["ben"] = {"x": figures(0.125, 0.01, 0.2, 0.3, 4)}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(evaluation_table([Evaluated("runs/last.ckpt", pair, {})], "test", 4))
+    text = console.export_text()
+    assert "on the test questions, in %" in text
+    rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines()]
+    assert ["runs/last.ckpt: ann", "x", "50.0 ± 5.0", "62.5", "90.0", "30"] in rows
+    assert ["y", "25.0", "0.0", "100.0", "1"] in rows
+    assert ["runs/last.ckpt: ben", "x", "12.5 ± 1.0", "20.0", "30.0", "4"] in rows
 
 
 def test_a_checkpoint_in_a_runs_config_is_not_read(tiny_folder, asked, tmp_path):

@@ -90,7 +90,8 @@ def test_first_complete_tag_counts():
 
 def test_empty_tag_is_empty_and_lonely_tag_is_none():
     assert anchor("<concept></concept>", "Find the density.") == (None, Outcome.EMPTY)
-    assert anchor("<concept>zebra</concept> .", "Find the density.") == (None, Outcome.FB_NONE)
+    for concept in ("zebra", "the answer"):  # whatever is wrong with the concept as well
+        assert anchor(f"<concept>{concept}</concept> .", "Find the density.") == (None, Outcome.FB_NONE)
 
 
 def test_no_stemming():
@@ -106,6 +107,13 @@ def test_judge_sanitizes_then_anchors_and_records_the_word():
 
 def test_concept_may_stand_in_the_options():
     assert judge("<concept>burette</concept> Fine.", QUESTION, anchored=True).outcome is Outcome.MATCH
+
+
+def test_concept_may_not_be_the_key():
+    question = Question("q", "chemistry", "Which metal rusts?", (), "iron", kind="text", accept=("ferrum",))
+    for concept in ("iron", "ferrum"):
+        feedback = judge(f"<concept>{concept}</concept> Fine.", question, anchored=True)
+        assert (feedback.text, feedback.outcome) == (None, Outcome.NO_MATCH)
 
 
 def test_feedback_that_only_reveals_is_none():
@@ -125,8 +133,8 @@ def test_tutor_is_told_domains_and_rules_and_sees_question_first():
         QUESTION, "Step 1: {x}. PEER TUTOR", tutor_domain="physics", peer_domain="chemistry", anchored=True
     )
     for requirement in (
-        "physics",
-        "chemistry",
+        "You are a specialist in physics. Your peer, a specialist in chemistry, responds",
+        "on the physics side",
         "<concept></concept>",
         "1-3 words",
         "3-5 sentences",
@@ -156,3 +164,8 @@ def test_without_anchoring_the_tutor_is_asked_for_short_feedback_only():
     system, user = tutor_messages(QUESTION, "x", tutor_domain="physics", peer_domain="chemistry", anchored=False)
     assert "concept" not in system["content"] + user["content"]
     assert "short, constructive feedback" in system["content"]
+
+
+def test_what_gives_an_options_text_away_is_taken_out_of_kept_feedback():
+    raw = "<concept>molarity</concept> Check the volume. The correct answer is 0.1 mol per litre."
+    assert judge(raw, QUESTION, anchored=True).text == "Check the volume."

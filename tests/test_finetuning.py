@@ -67,7 +67,7 @@ def test_a_step_changes_the_tutees_student_alone_and_lowers_its_loss(tiny_folder
 
 
 def test_micro_batches_of_nothing_are_refused():
-    with pytest.raises(ValueError, match="micro_batch_tokens is 0: expected at least 1"):
+    with pytest.raises(ValueError, match="micro_batch_tokens is 0, expected at least 1"):
         FineTuning([ANN, BEN], micro_batch_tokens=0)
 
 

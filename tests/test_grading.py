@@ -132,6 +132,22 @@ def test_absolute_tolerance_serves_a_key_of_zero():
     assert not grade("<answer>0.06 N</answer>", question).correct
 
 
+@pytest.mark.parametrize(("content", "correct"), [("104", True), ("105", False), ("95", False)])
+def test_of_both_tolerances_the_one_that_allows_more_counts_and_not_their_sum(content, correct):
+    for tolerance, absolute in ((0.04, 1.0), (0.01, 4.0)):
+        question = Question("q", "physics", "How far?", (), "100", tolerance=tolerance, absolute_tolerance=absolute)
+        assert grade(f"<answer>{content}</answer>", question).correct is correct
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "answer"), [("choice", ("one", "two"), "B"), ("numeric", (), "3"), ("text", (), "iron")]
+)
+def test_without_a_key_nothing_is_right_and_all_that_is_readable_votes(kind, options, answer):
+    question = Question("q", "physics", "What?", options, "", kind=kind, keyed=False)
+    assert grade(f"<answer>{answer}</answer>", question) == Grade(correct=False, formatted=True, choice=answer)
+    assert grade("What?", question) == Grade(correct=False, formatted=False, choice=None)
+
+
 def test_unreadable_number_is_a_format_failure():
     question = Question("q", "physics", "How far?", (), "100")
     assert grade("<answer>far</answer>", question) == Grade(correct=False, formatted=False, choice=None)

@@ -11,8 +11,9 @@ import time
 import pytest
 
 from opcod import cli
-from opcod.collection import _logged, _metrics
+from opcod.collection import _break_rates, _logged, _metrics, _teacher_gaps
 from opcod.grid import Grid, cost
+from opcod.metrics import DIFFICULTIES
 from tiny import run_config
 
 METHODS = {"opcod": [], "grpo": ["--model=Grpo"]}
@@ -79,6 +80,31 @@ def test_a_cell_is_done_once_both_of_its_ends_are_measured(tmp_path):
         (cell.folder / end / "version_0").mkdir(parents=True)
         (cell.folder / end / "version_0" / "diagnosis.json").touch()
     assert cell.done
+
+
+def test_what_was_measured_is_told_of_both_ends(tmp_path):
+    cell = small(measured={"opcod": []}).cells(tmp_path)[0]
+    for place, end in enumerate(("initial", "final")):
+        folder = cell.folder / end / "version_0"
+        folder.mkdir(parents=True)
+        gap = {"student": 0.125, "teacher": 0.5 + 0.25 * place, "count": 8}
+        (folder / "teacher_gaps.json").write_text(json.dumps({"ann": {"x": {"s": gap}}}))
+        rates = {"right": 7, "break": 0.1, "wrong": 9, "rescue": 0.2 + place}
+        of_all = {f"{name}/{d}": value for d in DIFFICULTIES for name, value in rates.items()}
+        found = {"tutor": "ben", "tutee": "ann", "gap": 0.3, "cognizant": False, "rates": {"all": of_all}}
+        (folder / "diagnosis.json").write_text(json.dumps([found]))
+    of_cell = {"pair": "p", "method": "opcod", "seed": 0}
+    assert list(_teacher_gaps(cell)) == [
+        of_cell
+        | {"end": end, "student": "ann", "domain": "x", "shown": "s", "alone": 0.125, "as_teacher": g, "count": 8}
+        for end, g in (("initial", 0.5), ("final", 0.75))
+    ]
+    who = {"tutor": "ben", "tutee": "ann", "gap": 0.3, "cognizant": False, "domain": "all"}
+    assert list(_break_rates(cell)) == [
+        of_cell | {"end": end} | who | {"difficulty": d, "right": 7, "break": 0.1, "wrong": 9, "rescue": rescue}
+        for end, rescue in (("initial", 0.2), ("final", 1.2))
+        for d in DIFFICULTIES
+    ]
 
 
 @pytest.mark.parametrize(
@@ -166,4 +192,4 @@ def test_a_run_that_fails_is_named_with_its_log(grid_file, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "p opcod seed 3 failed with status 1: see " in error
     log = tmp_path / "runs" / "p" / "opcod" / "seed-3" / "log.txt"
-    assert "samples is 0: expected at least 1" in log.read_text()
+    assert "samples is 0, expected at least 1" in log.read_text()

@@ -165,6 +165,15 @@ def test_averages_over_responses_and_over_tokens_by_hand(tutee):
         assert result.divergence == pytest.approx((3 * first + 11 * second) / 14, rel=1e-5)
 
 
+def test_the_overlap_is_a_mean_over_tokens(tutee):
+    """Of two responses of 3 and 11 tokens."""
+    first, second, both = (
+        matched(tutee, c, Matching(top_k=20))[0].overlap for c in (CONTEXTS[:1], CONTEXTS[1:2], CONTEXTS[:2])
+    )
+    assert 0 < first != second < 1
+    assert both == pytest.approx((3 * first + 11 * second) / 14, abs=1e-6)
+
+
 def test_tokens_are_weighted_by_how_much_likelier_they_became_up_to_the_limit(tutee):
     """A ratio of exactly 1.5 scales the loss by 1.5, one of 4 by the limit of 2; the divergence shows neither."""
     student = tutee.adapter("student")

@@ -44,6 +44,7 @@ def test_pass_at_k_refuses_what_is_not_defined(correct, total, k):
         (["A", None, None], 3, 1.0),
         ([None, None], 2, 0.0),
         (["B", "A", "A"], 1, 0.0),
+        (["A", "B", "B"], 2, 0.5),  # whoever does not vote does not count either
     ],
 )
 def test_majority_vote_with_ties_and_without_votes(choices, k, expected):
@@ -156,6 +157,20 @@ def test_break_and_rescue_rate_by_hand():
     assert result["break/hard"] == result["break/hardest"] == pytest.approx(1)
     assert (result["right/all"], result["wrong/all"]) == (5, 2)
     assert math.isnan(result["rescue/easiest"])
+
+
+def test_each_rate_has_an_interval_of_its_own():
+    rate = BreakRate(draws=500)
+    kept, broken, rescued, lost = [3, 4, 1, 2], [1, 0, 2, 0], [1, 3, 2, 4], [2, 0, 2, 1]
+    for question, (k, b, r, w) in enumerate(zip(kept, broken, rescued, lost, strict=True)):
+        after = [True] * k + [False] * b + [True] * r + [False] * w
+        rate.update(str(question), [True] * (k + b) + [False] * (r + w), after, wrong=2)
+    result = floats(rate.compute())
+    for name, turned, others in (("break", broken, kept), ("rescue", rescued, lost)):
+        total = [t + o for t, o in zip(turned, others, strict=True)]
+        low, high = share_interval(torch.tensor(turned), torch.tensor(total), draws=500)
+        assert (result[f"{name}/easy/low"], result[f"{name}/easy/high"]) == (float(low), float(high))
+        assert low < result[f"{name}/easy"] < high
 
 
 def test_difficulties_overlap_and_leave_eight_wrong_to_all():

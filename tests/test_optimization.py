@@ -17,7 +17,7 @@ from opcod.data.lessons import LessonMix
 from opcod.data.sources import GeneratedScience
 from opcod.finetuning import FineTuning
 from opcod.models import BaseModel
-from opcod.optimization import DivergedError, Optimization
+from opcod.optimization import DivergedError, Optimization, UpdateGuard
 from opcod.specialist import Specialist
 from test_codistillation import ANN, BEN, SHORT, assert_same, fit, module_of, shared_settings
 from test_grpo import grpo
@@ -142,6 +142,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(case, tiny_fol
         assert math.isfinite(plant.logged[1]["train/ann/loss"])
     assert (module.guards["ann"].skipped, module.guards["ben"].skipped) == (1, 0)
     assert module.guards["ann"].in_a_row == 0
+    assert [schedule.last_epoch for schedule in module.lr_schedulers()] == [3, 3], "a schedule goes by steps"
 
 
 def test_bfloat16_overflows_are_skipped_as_well(tiny_folder, tmp_path):
@@ -170,7 +171,7 @@ def test_a_few_in_a_row_end_the_run_also_over_a_stop_and_name_the_remedy(tiny_fo
 # ---- the specialist, which has a loop of its own
 
 
-def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2):
+def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2, schedule="constant"):
     source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
     data = LessonData(
         source,
@@ -182,7 +183,7 @@ def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2):
         batch_size=2,
         validation=1,
     )
-    optimization = Optimization(lr=lr, warmup=0)
+    optimization = Optimization(lr=lr, schedule=schedule, warmup=0)
     module = Specialist(shared_settings(folder)["base"], LORA, optimization=optimization, evaluation=SHORT)
     trainer = L.Trainer(
         max_epochs=1,
@@ -215,6 +216,14 @@ def test_a_specialist_skips_counts_and_goes_on_alike(tiny_folder, tmp_path):
     resumed = specialise(tiny_folder, tmp_path / "on", ckpt_path=tmp_path / "checkpoints/round=0-step=3.ckpt")
     assert resumed.guard.skipped == 1
     assert_same(resumed.state(), module.state())
+
+
+def test_a_specialists_schedule_ends_with_its_last_step_whether_or_not_one_was_skipped(tiny_folder, tmp_path):
+    seen = Rates()
+    specialise(tiny_folder, tmp_path, Plant({1}, spoiler("specialist", math.nan)), seen, lr=0.5, schedule="cosine")
+    assert [rate for ((rate, _),) in seen.rates] == pytest.approx(
+        [0.25 * (1 + math.cos(math.pi * step / 4)) for step in (1, 2, 3, 4)], abs=1e-9
+    )
 
 
 def test_a_specialist_that_diverges_ends(tiny_folder, tmp_path):
@@ -323,3 +332,49 @@ def test_with_the_same_settings_a_schedule_goes_on_bit_for_bit(schedule):
     settings.take_over(again, after)
     assert again.param_groups[0]["lr"] == first[-1]
     assert first + rates(again, after, 5) == whole
+
+
+@pytest.mark.parametrize(
+    ("settings", "shares"),
+    [
+        ({"warmup": 0}, [1, 1, 1, 1, 1]),
+        ({"warmup": 4}, [0, 1 / 4, 2 / 4, 3 / 4, 1]),
+        ({"warmup": 0.3}, [0, 1 / 2, 1, 1, 1]),  # of five steps two, rounded up
+        ({"warmup": 1, "schedule": "cosine"}, [0, 1, *((1 + math.cos(math.pi * n / 4)) / 2 for n in (1, 2, 3))]),
+    ],
+    ids=str,
+)
+def test_learning_rates_by_hand(settings, shares):
+    optimization = Optimization(lr=0.5, **settings)
+    optimizer = optimization.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    schedule, rates = optimization.scheduler(optimizer, 5), []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.5 * share for share in shares])
+
+
+@pytest.mark.parametrize(("clip", "gradient"), [(0.0, [3.0, 4.0]), (10.0, [3.0, 4.0]), (1.0, [0.6, 0.8])])
+def test_a_gradient_is_clipped_by_its_norm_and_not_at_all_by_0(clip, gradient):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    assert UpdateGuard().admits([weight], 1.0, clip) == (True, 5.0)
+    assert weight.grad.tolist() == pytest.approx(gradient, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_skipped_whatever_its_gradient(loss):
+    weight, guard = torch.nn.Parameter(torch.zeros(1)), UpdateGuard()
+    weight.grad = torch.ones(1)
+    assert guard.admits([weight], loss, 1.0) == (False, 1.0)
+    assert guard.skipped == 1
+
+
+def test_impossible_settings_are_refused_all_at_once():
+    with pytest.raises(ValueError, match="optimization") as error:
+        Optimization(lr=math.inf, warmup=-1, weight_decay=math.nan)
+    assert str(error.value) == (
+        "optimization: lr is inf, expected a finite number of at least 0; warmup is -1, expected a finite number of at "
+        "least 0; weight_decay is nan, expected a finite number of at least 0"
+    )

@@ -310,7 +310,7 @@ def test_a_peer_starts_in_all_roles_as_the_adapter_it_is_given(base, tmp_path):
 
 
 def test_a_rank_or_alpha_below_one_is_refused_where_it_is_set():
-    with pytest.raises(ValueError, match="lora: rank is 0, alpha is -1, expected at least 1"):
+    with pytest.raises(ValueError, match="lora: rank is 0, expected at least 1; alpha is -1, expected at least 1"):
         Lora(rank=0, alpha=-1)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from opcod.devices import GIB, Device, this_cpu
 from opcod.matching import Matching, match
 from opcod.passes import Lengths, matching_contexts
 from opcod.peers import Peer, SharedBase
-from opcod.plan import plan
+from opcod.plan import longest_prompt, plan
 from opcod.rollout import Request, prefill
 from opcod.scoring import Scored
 from opcod.simulation import META, NF4_BYTES, SimulatedBase, Speed, Tally, Trace
@@ -193,8 +194,30 @@ def test_a_student_alone_and_a_gate_that_never_opens_take_no_feedback(tiny_folde
 def test_shorter_responses_take_less_work_and_the_same_memory(tiny_folder):
     long = planned(tiny_folder, "--model.rollout.max_new_tokens=40")
     short = planned(tiny_folder, "--model.rollout.max_new_tokens=40", response=10)
-    assert short.memory == long.memory
+    assert [p.memory for p in short.parts] == [p.memory for p in long.parts]
+    assert [p.memory for p in short.scored] == [p.memory for p in long.scored]
     assert short.run().flops < long.run().flops
+
+
+def test_shorter_feedback_takes_less_work_and_the_same_memory(tiny_folder):
+    limit = "--model.feedback.max_new_tokens=40"
+    long, short = planned(tiny_folder, limit), planned(tiny_folder, limit, feedback=10)
+    assert (long.expected.feedback, short.expected.feedback, short.lengths.feedback) == (40, 10, 40)
+    assert [p.memory for p in short.parts] == [p.memory for p in long.parts]
+    work = [one.work.flops / other.work.flops for one, other in zip(short.parts, long.parts, strict=True)]
+    assert work[0] == 1, "the rollout"
+    assert max(work[1:]) < 1, "feedback and matching"
+    assert planned(tiny_folder, limit, feedback=50).expected.feedback == 40, "no more than the limit"
+
+
+def test_the_longest_prompt_of_a_batch_on_average_by_hand():
+    one, other = (SimpleNamespace(prompt=lambda length, more=more: range(length + more)) for more in (0, 1))
+    lengths = [3, 9, 4, 4, 5]
+    assert longest_prompt([one], lengths, batch=2, limit=100) == (9 + 4 + 5) / 3
+    assert longest_prompt([one], lengths, batch=1, limit=100) == 5
+    assert longest_prompt([one, other], lengths, batch=2, limit=100) == 7, "by the tokenizer that takes most"
+    assert longest_prompt([one], [3, 4], batch=1, limit=100) == 4, "rounded up"
+    assert longest_prompt([one], lengths, batch=2, limit=5) == 5
 
 
 def test_recomputed_activations_take_less_memory_and_more_work(tiny_folder):

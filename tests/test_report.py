@@ -57,6 +57,24 @@ def test_runs_beside_each_other_are_told_apart_by_what_differs(tmp_path):
     assert page.count("+0.0 (+0.0 to +0.0)") == 4, "by nothing: they are the same"
 
 
+def test_what_a_run_is_ahead_by_is_its_own_end_less_the_others(tmp_path):
+    one, other = (write_run(tmp_path / name) for name in ("one", "other"))
+    (other / "answers.csv").write_text((other / "answers.csv").read_text().replace("0.625", "0.25"))
+    runs = read_run(one), read_run(other)
+    place = ("chemist", "physics")
+    assert [run.gain(place).mean for run in runs] == pytest.approx([0.125, -0.25])
+    assert runs[0].ahead(runs[1], place).mean == pytest.approx(0.375)
+    assert runs[1].ahead(runs[0], place).mean == pytest.approx(-0.375)
+    assert runs[0].ahead(runs[1], ("chemist", "alchemy")) is None
+
+
+def test_the_page_tells_the_time_and_tokens_of_each_part_of_a_step(tmp_path):
+    page = page_of(write_run(tmp_path / "version_0"))
+    table = page.partition("Time and tokens of a step")[2].partition("</table>")[0]
+    parts = re.findall(r'row">(\w+)</th><td class="number">([\d.]+)</td><td class="number">(\d*)<', table)
+    assert parts == [("rollout", "2.00", "100"), ("match", "4.00", "")]
+
+
 def test_nothing_that_was_written_in_a_run_becomes_html(tmp_path):
     hostile = '</script><img src=x onerror="alert(1)"><!-- \u2028 \x00 <|im_start|>'
     rows = [exchange(0, text=hostile, response=hostile, feedback_raw=hostile, pieces=[hostile], divergence=[1.0])]

@@ -10,6 +10,7 @@ from opcod.data.questions import Question, QuestionError
 from opcod.data.sources import GeneratedScience, JsonQuestions
 from opcod.grading import grade
 from opcod.prompts import keyed_messages
+from opcod.rollout import Sampling
 from opcod.solving import Solving, solve
 
 QUESTIONS = [Question(f"q{i}", "physics", f"Which {i}?", ("left", "right"), "B") for i in range(3)]
@@ -68,6 +69,24 @@ def test_who_was_told_must_not_say_so(says, told):
         "q0": (written("B", "It goes there."), True),
         "q1": (written("B", told), False),
     }
+
+
+def test_solutions_are_sampled_as_the_settings_say_and_both_ways_draw_apart(monkeypatch):
+    asked = []
+
+    def attempt(base, chat, questions, prompt_of, *, samples, sampling, key):
+        asked.append((samples, sampling, key))
+        return [[] for _ in questions]
+
+    monkeypatch.setattr(solving, "attempt", attempt)
+    sampling = Sampling(temperature=0.3, max_new_tokens=7)
+    assert solved(Solving(samples=5, sampling=sampling)) == {}
+    assert asked == [(5, sampling, (0, "alone")), (5, sampling, (0, "keyed"))]
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(ValueError, match=r"^solving: samples is 0, expected at least 1$"):
+        Solving(samples=0)
 
 
 def test_the_key_is_an_option_with_its_text_or_a_number():

@@ -13,7 +13,8 @@ from torch import nn
 from opcod.attempts import Attempt, Key
 from opcod.checkpoint import KEY, recount
 from opcod.contexts import ContextSettings, build_contexts
-from opcod.data.datamodule import QuestionData, check_settings
+from opcod.counts import check_counts
+from opcod.data.datamodule import QuestionData
 from opcod.data.loaders import StepBatch
 from opcod.evaluation import Table, averages
 from opcod.feedback import Feedback, Outcome, judge
@@ -68,7 +69,7 @@ class CoDistillation(Students):
         **training: Any,
     ) -> None:
         super().__init__(students, **training)
-        check_settings(samples=samples)
+        check_counts(samples=samples)
         self.samples = samples
         self.rollout = rollout
         self.feedback = feedback

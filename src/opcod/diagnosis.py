@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Literal
@@ -184,9 +184,18 @@ class Diagnosis:
     turns: list[Turn] = field(default_factory=list)
 
 
-ALONE = "break and rescue rates need a tutor: give two students"
 SAMPLES = 8
 """Responses a question, for which the difficulties of break rates are defined."""
+
+
+def refuse_alone(students: Sized) -> None:
+    """Refuse a student alone.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if len(students) < 2:
+        raise ValueError("break and rescue rates need a tutor: give two students")
 
 
 def diagnose(module: CoDistillation, questions: Sequence[Question]) -> list[Diagnosis]:
@@ -201,8 +210,7 @@ def diagnose(module: CoDistillation, questions: Sequence[Question]) -> list[Diag
     Raises:
         ValueError: If a student is alone.
     """
-    if len(module.peers) < 2:
-        raise ValueError(ALONE)
+    refuse_alone(module.peers)
     domains = sorted({q.domain for q in questions})
     answered = {p.name: module.sampled(p, questions, "diagnosis", samples=SAMPLES) for p in module.peers}
     tutors = {

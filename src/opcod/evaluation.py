@@ -17,7 +17,6 @@ Scores = dict[str, dict[str, float]]
 Table = dict[str, dict[str, dict[str, float]]]
 """Student -> domain -> figure: `avg`, `stderr`, `format`, `pass@k`, `maj@k`, `count`."""
 
-
 Answers = dict[str, dict[str, dict[str, float]]]
 """Student -> domain -> question -> share of right responses."""
 

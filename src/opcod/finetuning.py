@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from opcod.data.datamodule import check_settings
+from opcod.counts import check_counts
 from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question, QuestionError
 from opcod.peers import Peer
@@ -25,7 +25,7 @@ class FineTuning(Students):
 
     def __init__(self, students: list[Student], micro_batch_tokens: int = 8192, **training: Any) -> None:
         super().__init__(students, **training)
-        check_settings(micro_batch_tokens=micro_batch_tokens)
+        check_counts(micro_batch_tokens=micro_batch_tokens)
         self.micro_batch_tokens = micro_batch_tokens
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from opcod.attempts import Attempt
 from opcod.contexts import Context
+from opcod.counts import count_faults
 from opcod.losses import clip_importance, hidden_divergence
 from opcod.peers import Peer, Role
 from opcod.prefixes import equal_runs, shared_length
@@ -27,8 +28,7 @@ def faults_of(importance_limit: float | None, **counts: int | None) -> list[str]
         importance_limit: Above 0, or none.
         **counts: At least 1 each, or none.
     """
-    low = {name: count for name, count in counts.items() if count is not None and count < 1}
-    faults = [f"{name} is {count}, expected at least 1" for name, count in low.items()]
+    faults = count_faults(**counts)
     if importance_limit is not None and not importance_limit > 0:
         faults.append(f"importance_limit is {importance_limit}, expected above 0")
     return faults

@@ -37,7 +37,7 @@ class Optimization:
 
     def __post_init__(self) -> None:
         faults = [
-            f"{name} is {value}, expected at least 0"
+            f"{name} is {value}, expected a finite number of at least 0"
             for name in ("lr", "warmup", "weight_decay", "clip")
             if not (math.isfinite(value := getattr(self, name)) and value >= 0)
         ]

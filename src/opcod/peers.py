@@ -29,6 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache
 
 from opcod.attention import GROUPED, decoding_with
+from opcod.counts import count_faults
 from opcod.decoding import SharedCache
 from opcod.families import check, family_of
 from opcod.low_rank import fuse_low_rank
@@ -60,8 +61,8 @@ class Lora:
     target_modules: str | list[str] = "all-linear"
 
     def __post_init__(self) -> None:
-        if low := [f"{name} is {value}" for name in ("rank", "alpha") if (value := getattr(self, name)) < 1]:
-            raise ValueError(f"lora: {', '.join(low)}, expected at least 1")
+        if faults := count_faults(rank=self.rank, alpha=self.alpha):
+            raise ValueError("lora: " + "; ".join(faults))
 
     def config(self) -> LoraConfig:
         """As peft reads it; without dropout, so that a forward pass can be repeated exactly."""

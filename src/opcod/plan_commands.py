@@ -22,7 +22,7 @@ from opcod.report.planned import plan_lines, plan_tables
 _USAGE = "[-c CONFIG ...] [--device NAME] [options]"
 
 
-class _Device(Command):
+class _OnDevice(Command):
     """A command that is planned: its own arguments, the device, and what responses are expected to take."""
 
     usage = _USAGE
@@ -43,7 +43,7 @@ class _Device(Command):
         return GPUS.get(self.config.device) or this_cpu(compute_dtype(self.model.base.dtype, "cpu"))
 
 
-class Planned(_Device, CoDistil):
+class Planned(_OnDevice, CoDistil):
     """The arguments of `opcod plan`: those of a run, the device, and what responses and feedback are to take."""
 
     takes_checkpoint = False
@@ -78,7 +78,7 @@ class Planned(_Device, CoDistil):
         )
 
 
-class PlannedSolve(_Device, Solve):
+class PlannedSolve(_OnDevice, Solve):
     """The arguments of `opcod plan solve`: those of `opcod solve`, the device, and what responses are to take."""
 
     name = "plan solve"
@@ -89,7 +89,7 @@ class PlannedSolve(_Device, Solve):
         return plan_solve(self.model, self.datamodule, device=self.device, response=self.config.response_tokens)
 
 
-class PlannedSpecialise(_Device, Specialise):
+class PlannedSpecialise(_OnDevice, Specialise):
     """The arguments of `opcod plan specialise`: those of `opcod specialise`, the device, and how long responses are."""
 
     resumes: tuple[str | None, ...] = ()

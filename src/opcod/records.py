@@ -226,7 +226,7 @@ class Clock:
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """As `pace` takes them, over all ranks."""
+        """As `paced` takes them, over all ranks."""
         seconds: dict[str, Figure] = {f"seconds/{part}": Slowest(spent) for part, spent in self.seconds.items()}
         return seconds | {f"tokens/{part}": Sum(count) for part, count in self.tokens.items()}
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from opcod.captured import Captured, Waits
+from opcod.counts import count_faults
 from opcod.decoding import GrowingLayer, SharedCache
 from opcod.drafts import Drafts, Response
 from opcod.halving import halved_where_full, is_out_of_memory
@@ -76,10 +77,7 @@ class Sampling:
             faults.append(f"temperature is {self.temperature}, expected at least 0")
         if not 0 < self.top_p <= 1:
             faults.append(f"top_p is {self.top_p}, expected above 0 and at most 1")
-        if self.max_new_tokens < 1:
-            faults.append(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
-        if self.batch_size < 1:
-            faults.append(f"batch_size is {self.batch_size}, expected at least 1")
+        faults += count_faults(max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
         if faults:
             raise ValueError("sampling: " + "; ".join(faults))
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from opcod.attempts import Key, attempt, prompt_within
 from opcod.chat import Chat
+from opcod.counts import count_faults
 from opcod.data.questions import Question
 from opcod.peers import SharedBase
 from opcod.prompts import Message, keyed_messages, student_messages
@@ -41,8 +42,8 @@ class Solving:
     key: Literal["unsolved", "always", "never"] = "unsolved"
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"solving: samples is {self.samples}, expected at least 1")
+        if faults := count_faults(samples=self.samples):
+            raise ValueError("solving: " + "; ".join(faults))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from opcod.attempts import attempt, prompt_within
 from opcod.chat import Chat
 from opcod.checkpoint import check_base, check_scale
-from opcod.data.datamodule import check_settings
+from opcod.counts import check_counts
 from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import Lesson
 from opcod.data.questions import Question
@@ -70,7 +70,7 @@ class Specialist(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_settings(micro_batch_tokens=micro_batch_tokens, samples=samples, prompt_limit=prompt_limit)
+        check_counts(micro_batch_tokens=micro_batch_tokens, samples=samples, prompt_limit=prompt_limit)
         self.automatic_optimization = False
         self.base = base
         self.lora = lora

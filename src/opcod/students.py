@@ -16,7 +16,8 @@ from torch import nn
 from opcod.attempts import Attempt, Key, attempt, prompt_within
 from opcod.chat import Chat
 from opcod.checkpoint import KEY, has_rounds_of, pack, recount, unpack
-from opcod.data.datamodule import QuestionData, check_settings
+from opcod.counts import check_counts
+from opcod.data.datamodule import QuestionData
 from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question
 from opcod.evaluation import Answers, ScoreBoard, Scores, Table, averages, flatten
@@ -90,7 +91,7 @@ class Students(L.LightningModule, ABC):
         super().__init__()
         if not students or len({s.name for s in students}) < len(students):
             raise ValueError(f"expected students with different names, got {[s.name for s in students] or 'none'}")
-        check_settings(evaluation_samples=evaluation_samples)
+        check_counts(evaluation_samples=evaluation_samples)
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold adapters, not the base
         self.students = students

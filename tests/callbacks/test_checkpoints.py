@@ -193,10 +193,10 @@ def test_epochs_without_validation_are_saved_and_resumed_too(tmp_path):
     assert float(resumed.number) == 18.0  # three epochs of 1 + 2 + 3
 
 
-@pytest.mark.parametrize("settings", [{"keep": 0}, {"every_n_steps": 0}])
-def test_counts_below_one_are_refused(settings):
-    with pytest.raises(ValueError, match="expected at least 1 each"):
-        RoundCheckpoint(**settings)
+@pytest.mark.parametrize("name", ["keep", "every_n_steps"])
+def test_counts_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"^{name} is 0, expected at least 1$"):
+        RoundCheckpoint(**{name: 0})
 
 
 def test_what_a_killed_process_left_half_written_is_removed_and_a_living_ones_stays(tmp_path):

@@ -214,6 +214,14 @@ def test_a_checkpoint_without_initial_scores_gets_no_outcome(tmp_path, capsys):
     assert not (tmp_path / "outcome.json").exists()
 
 
+def test_initial_scores_of_other_questions_are_not_compared_with(tmp_path, capsys):
+    run(tmp_path, OutcomeTable(), RoundCheckpoint(), rounds=1)
+    (tmp_path / "outcome.json").unlink()
+    run(tmp_path, OutcomeTable(test=False), rounds=2, ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert "holds no initial scores" in capsys.readouterr().out
+    assert not (tmp_path / "outcome.json").exists()
+
+
 def test_without_test_questions_the_first_and_last_validation_count(tmp_path):
     module = run(tmp_path, OutcomeTable(test=False), rounds=2)
     assert module.tested == 0

@@ -165,7 +165,7 @@ def test_a_module_without_records_is_refused(tmp_path):
         trainer_of(tmp_path, SampleTable(), rounds=1).fit(Plain())
 
 
-@pytest.mark.parametrize("settings", [{"per_step": 0}, {"characters": 0}, {"printed": -1}])
-def test_counts_below_one_are_refused(settings):
-    with pytest.raises(ValueError, match="expected at least 1 each"):
-        SampleTable(**settings)
+@pytest.mark.parametrize(("name", "least"), [("per_step", 1), ("characters", 1), ("printed", 0)])
+def test_counts_that_are_too_low_are_refused(name, least):
+    with pytest.raises(ValueError, match=f"^{name} is {least - 1}, expected at least {least}$"):
+        SampleTable(**{name: least - 1})

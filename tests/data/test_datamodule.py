@@ -1,6 +1,7 @@
 """QuestionData: which questions a step has."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,20 @@ def test_a_step_of_more_questions_than_there_are_is_refused():
     QuestionData(source, batch_size=7, validation=2, test=2).setup("validate")
     with pytest.raises(QuestionError, match=r"data\.batch_size is 7, but there are 6 training questions"):
         QuestionData(source, batch_size=7, validation=2, test=2).setup("fit")
+
+
+@pytest.mark.parametrize("lacking", ["train", "validation", "test", "development"])
+def test_a_run_needs_a_question_of_each_domain_in_every_set_that_it_takes(lacking, monkeypatch):
+    source = GeneratedScience(["physics", "chemistry"], levels=[1], train=3)
+    made = source.splits(validation=2, test=2, seed=0, development=2)
+    rest = {lacking: [q for q in getattr(made, lacking) if q.domain == "physics"]}
+    monkeypatch.setattr(source, "splits", lambda **_: replace(made, **rest))
+    data = QuestionData(source, batch_size=2, validation=2, test=2, development=2)
+    with pytest.raises(QuestionError, match=f"the {lacking} set has no question of chemistry: add some, or take"):
+        data.setup("fit")
+    refused = {"validation": "validate", "development": "test"}.get(lacking)
+    for stage in {"validate", "test", "predict"} - {refused, "predict" if lacking == "development" else None}:
+        data.setup(stage)
 
 
 @pytest.mark.parametrize("stage", ["test", "predict"])

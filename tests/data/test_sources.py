@@ -37,6 +37,22 @@ def test_development_questions_change_no_other_split_but_train(source, tmp_path)
     assert {q.id for q in with_some.train} <= {q.id for q in without.train}  # `Splits` refuses what is shared
 
 
+def test_few_test_questions_are_drawn_by_the_seed_and_not_by_their_order(tmp_path):
+    questions = [Question(f"t{i}-{d}", d, f"What is {i} in {d}?", (), "1") for i in range(9) for d in DOMAINS]
+    train = [Question(f"r{i}-{d}", d, f"Which {i} in {d}?", (), "1") for i in range(3) for d in DOMAINS]
+    write_questions(tmp_path / "train.jsonl", train)
+
+    def drawn(tests, seed):
+        write_questions(tmp_path / "test.jsonl", tests)
+        source = JsonQuestions(DOMAINS, str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl"))
+        chosen = source.splits(validation=1, test=3, seed=seed).test
+        assert count_domains(chosen) == dict.fromkeys(DOMAINS, 3)
+        return {q.id for q in chosen}
+
+    assert drawn(questions, 0) == drawn(questions[::-1], 0)
+    assert len({frozenset(drawn(questions, seed)) for seed in range(4)}) > 1
+
+
 def test_every_drop_is_said(tmp_path):
     """Of p0 to p9 the test holds 0, the validation file 0 and 1, and train 2 twice."""
     for name, numbers in {"train": [0, 1, 2, 2, 3], "validation": [0, 1, 4], "test": [0, 5]}.items():

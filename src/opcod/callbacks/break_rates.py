@@ -19,7 +19,7 @@ from opcod.callbacks.samples import CHARACTERS, told
 from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
-from opcod.diagnosis import ALONE, Diagnosis, Turn, diagnose
+from opcod.diagnosis import Diagnosis, Turn, diagnose, refuse_alone
 from opcod.metrics import DIFFICULTIES
 from opcod.ranks import Ranks
 
@@ -51,8 +51,7 @@ class BreakRateTable(Callback):
             return
         if not isinstance(pl_module, CoDistillation):
             raise ValueError(f"a diagnosis is of co-distillation: {type(pl_module).__name__} has no tutors")
-        if len(pl_module.students) < 2:
-            raise ValueError(ALONE)
+        refuse_alone(pl_module.students)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, print and write."""

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import Optimizer
 
 from opcod.checkpoint import LAST, WholeCheckpointIO
+from opcod.counts import check_counts
 from opcod.processes import AdapterStrategy
 from opcod.students import Students
 
@@ -44,8 +45,7 @@ class RoundCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: str | None = None, every_n_steps: int | None = None, keep: int = 2) -> None:
-        if keep < 1 or (every_n_steps is not None and every_n_steps < 1):
-            raise ValueError(f"keep is {keep} and every_n_steps is {every_n_steps}: expected at least 1 each")
+        check_counts(keep=keep, every_n_steps=every_n_steps)
         self.folder = folder
         self.every_n_steps = every_n_steps
         self.keep = keep

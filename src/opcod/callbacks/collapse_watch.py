@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from opcod.counts import check_counts
 from opcod.records import StepRecord
 
 WATCHED = ("entropy", "response_tokens", "truncated", "repetition", "format", "divergence", "overlap")
@@ -65,8 +66,7 @@ class CollapseWatch(Callback):
     """
 
     def __init__(self, beginning: int = 2, window: int = 2, limits: Limits = Limits(), stop: bool = False) -> None:
-        if beginning < 1 or window < 1:
-            raise ValueError(f"beginning is {beginning} and window is {window}: expected at least 1 each")
+        check_counts(beginning=beginning, window=window)
         self.beginning = beginning
         self.window = window
         self.limits = limits

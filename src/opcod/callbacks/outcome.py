@@ -92,7 +92,7 @@ class OutcomeTable(Callback):
         self.initial: Table | None = None
         self.final: Table | None = None
         self.answers: dict[str, Answers] = {}
-        self._resumed = self._tries = False
+        self._resumed = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take note of which questions are scored, before a checkpoint's scores are offered."""
@@ -103,29 +103,27 @@ class OutcomeTable(Callback):
         """Begin a run, perhaps one that was stopped."""
         self.final = None
         self._resumed = trainer.ckpt_path is not None
-        self._tries = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the students as they are at first; a resumed run remembers it."""
-        if self.test and self._is_begun:
+        if self.test and self._begins(trainer):
             self.initial = self._tested(trainer, pl_module, "initial", "before the first")
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Take the first validation, which a module runs by itself as its first round begins."""
-        if not self.test and self._is_begun:
+        if not self.test and self._begins(trainer):
             self.initial = self._validated(pl_module)
 
-    @property
-    def _is_begun(self) -> bool:
-        """Whether a run begins anew, and is no `fast_dev_run`, which comes to nothing that scores could tell."""
-        return self.initial is None and not self._resumed and not self._tries
+    def _begins(self, trainer: L.Trainer) -> bool:
+        """Whether a run begins anew that comes to something."""
+        return self.initial is None and not self._resumed and not _is_trial(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score them as they are now, on the device they were trained on, unless the run is being stopped."""
         stopped = any(isinstance(c, CleanStop) and c.stopping for c in trainer.callbacks)  # type: ignore[attr-defined]
-        if self.initial is not None and not stopped and not self._tries:
+        if self.initial is not None and not stopped and not _is_trial(trainer):
             self.final = self._scored_last(trainer, pl_module)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -134,7 +132,7 @@ class OutcomeTable(Callback):
         Not reached when the run ended by an error; reached when it was resumed with no round left, where no training
         ends. Then the students are scored here, on the device that Lightning has just taken them from.
         """
-        if self._tries:
+        if _is_trial(trainer):
             return
         if self.initial is None:
             if self._resumed:
@@ -184,6 +182,11 @@ class OutcomeTable(Callback):
         if state_dict["questions"] == self.questions:
             self.initial = state_dict["initial"]
             self.answers = state_dict["answers"]
+
+
+def _is_trial(trainer: L.Trainer) -> bool:
+    """Whether it is a `fast_dev_run`, which comes to nothing that scores could tell."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def outcome_table(outcome: RunOutcome) -> RichTable:

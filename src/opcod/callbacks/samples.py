@@ -17,6 +17,7 @@ from opcod.attempts import Attempt
 from opcod.callbacks.checkpoints import append_rows, run_folder, whole
 from opcod.callbacks.progress import tell
 from opcod.chat import Chat
+from opcod.counts import count_faults
 from opcod.data.loaders import StepBatch
 from opcod.data.questions import LABELS
 from opcod.data.typography import visible
@@ -57,11 +58,11 @@ class SampleTable(Callback):
     """
 
     def __init__(self, per_step: int = 4, characters: int = CHARACTERS, printed: int = 1) -> None:
-        if per_step < 1 or characters < 1 or printed < 0:
-            raise ValueError(
-                f"per_step is {per_step} and characters is {characters}: expected at least 1 each; printed is "
-                f"{printed}: expected at least 0"
-            )
+        faults = count_faults(per_step=per_step, characters=characters)
+        if printed < 0:
+            faults.append(f"printed is {printed}, expected at least 0")
+        if faults:
+            raise ValueError("; ".join(faults))
         self.per_step = per_step
         self.printed = printed
         self.characters = characters

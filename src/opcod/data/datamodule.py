@@ -6,19 +6,10 @@ from typing import Literal
 
 import lightning as L
 
+from opcod.counts import check_counts
 from opcod.data.loaders import SIDE_BY_SIDE, QuestionBatches, StepLoader, batches_of
 from opcod.data.questions import Question, QuestionError
 from opcod.data.sources import QuestionSource, Splits
-
-
-def check_settings(**counts: int) -> None:
-    """Refuse counts below 1, all at once.
-
-    Raises:
-        ValueError: Names each.
-    """
-    if low := [f"{name} is {value}" for name, value in counts.items() if value < 1]:
-        raise ValueError(", ".join(low) + ": expected at least 1")
 
 
 class QuestionData(L.LightningDataModule):
@@ -50,13 +41,13 @@ class QuestionData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_settings(
+        check_counts(
             batch_size=batch_size,
             steps=steps,
             validation=validation,
             evaluation_batch_size=evaluation_batch_size,
-            **({} if test is None else {"test": test}),
-            **({} if development == 0 else {"development": development}),
+            test=test,
+            development=development or None,
         )
         self.source = source
         self.batch_size = batch_size

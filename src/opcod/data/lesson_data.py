@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from opcod.data.datamodule import check_settings
+from opcod.counts import check_counts
 from opcod.data.lessons import Lesson, LessonMix, fiction_lessons, half_known_lessons, lessons
 from opcod.data.loaders import SIDE_BY_SIDE, LessonLoader, QuestionBatches, batches_of
 from opcod.data.questions import Question, QuestionError
@@ -54,7 +54,7 @@ class LessonData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_settings(home_lessons=home_lessons, batch_size=batch_size, validation=validation)
+        check_counts(home_lessons=home_lessons, batch_size=batch_size, validation=validation)
         for domain in (*([] if home is None else [home]), *(specialties or {})):
             if domain not in source.domains:
                 raise QuestionError(f"unknown domain {domain!r}: the source has {', '.join(source.domains)}")
