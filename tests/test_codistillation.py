@@ -23,6 +23,7 @@ from opcod.feedback import Outcome
 from opcod.finetuning import FineTuning
 from opcod.gate import Gate
 from opcod.grpo import Grpo
+from opcod.matching import Matching
 from opcod.models import BaseModel, ModelError
 from opcod.optimization import Optimization
 from opcod.rollout import Sampling
@@ -221,6 +222,13 @@ def test_the_self_teacher_moves_by_its_rate_towards_the_updated_student(tiny_fol
         if owner(name) == "ann_teacher":
             student = after[name.replace("ann_teacher", "ann_student")]
             assert torch.allclose(after[name], 0.95 * before[name] + 0.05 * student, atol=1e-7)
+
+
+def test_who_asks_the_self_teacher_of_a_live_student_later_asks_the_student(tiny_folder, tmp_path):
+    """As `opcod chat` and `opcod export` do, which know of the adapters alone."""
+    module = fit(module_of(tiny_folder, matching=Matching(self_teacher="live")), tmp_path)
+    for peer in module.peers:
+        assert_same(peer.state()["teacher"], peer.state()["student"])
 
 
 def test_without_a_learning_rate_nothing_changes(tiny_folder, tmp_path):

@@ -83,6 +83,17 @@ def test_it_says_what_the_student_learned_by_and_from_whom(checkpoint, tmp_path,
     assert ("on-policy-co-distillation" in card.data.tags) == (method == "On-Policy Co-Distillation")
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [("live", "the student itself"), ("frozen", "the student of the start"), ("ema", "the average")]
+)
+def test_it_says_what_its_self_teacher_is(checkpoint, tmp_path, kind, told):
+    path = checkpoint.parent.parent / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"]["init_args"] = {"matching": {"self_teacher": kind}}
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert f"(its self-teacher, {told}" in exported(checkpoint, tmp_path / "ann", "--role=teacher").text
+
+
 def test_a_checkpoint_on_the_way_is_told_by_its_validation(checkpoint, tmp_path):
     config = checkpoint.parent.parent / "config.yaml"
     config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))

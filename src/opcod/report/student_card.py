@@ -46,7 +46,7 @@ def student_card(
         license=license,
         tags=["opcod", *(["on-policy-co-distillation"] if method == _OPCOD else [])],
     )
-    of = {"student": "", "teacher": " (its self-teacher, the average over its past)"}.get(role, f" ({role})")
+    of = {"student": "", "teacher": f" (its self-teacher, {_self_teacher(run)})"}.get(role, f" ({role})")
     weights = "Merged weights" if merged else f"A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g})"
     facts = [
         f"method: {method}, by opcod {__version__}",
@@ -105,6 +105,13 @@ def _method(run: Run | None, peers: Sequence[str]) -> tuple[str, str]:
     if settings.get("tutor") == "start":
         return "one-way distillation", f"on the feedback of {others}, as at the start of the run"
     return _OPCOD, f"beside {others}"
+
+
+def _self_teacher(run: Run | None) -> str:
+    """What it is; of a checkpoint alone, what it is by default."""
+    settings = run.config.get("model", {}).get("init_args", {}) if run else {}
+    kinds = {"ema": "the average over its past", "live": "the student itself", "frozen": "the student of the start"}
+    return kinds[settings.get("matching", {}).get("self_teacher", "ema")]
 
 
 def _settings(run: Run) -> list[str]:
