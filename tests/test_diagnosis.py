@@ -14,6 +14,7 @@ from opcod import cli
 from opcod.attempts import Attempt
 from opcod.callbacks import BreakRateTable
 from opcod.codistillation import CoDistillation
+from opcod.contexts import ContextSettings
 from opcod.data.questions import Question
 from opcod.drafts import Response
 from opcod.feedback import Feedback, Outcome
@@ -40,7 +41,7 @@ def answered(rights):
 class Pair:
     """As much of a module as a diagnosis asks for; every second feedback is dropped."""
 
-    seed, gate = 0, Gate(tau=0.2)
+    seed, gate, context = 0, Gate(tau=0.2), ContextSettings()
     peers = (SimpleNamespace(name="ann"), SimpleNamespace(name="ben"))
 
     def sampled(self, peer, questions, purpose, *, samples, role="student"):
@@ -76,6 +77,21 @@ def test_rates_of_both_directions_by_hand(monkeypatch):
     # On a the tutee has 9 of 16 and the tutor 7, on b both none: (9 - 7) / 9.
     assert found[0].gap == pytest.approx(2 / 9)
     assert not found[0].cognizant
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_s_is_shown_where_training_shows_it(shown, monkeypatch):
+    def again(module, peer, cases, key, *, with_s, with_f):
+        return [diagnosis.Turn(c, "", c.attempt.grade.correct) for c in cases]
+
+    pair = Pair()
+    pair.context = ContextSettings(solution=shown)
+    monkeypatch.setattr(diagnosis, "_again", again)
+    found = diagnosis.diagnose(pair, QUESTIONS)
+    solutions = {turn.case.attempt.text: turn.case.solution for turn in found[0].turns}
+    assert len(solutions) == 12
+    assert solutions["q0 0"] == ("q0 1" if shown else None)
+    assert solutions["q1 2"] == ("q1 0" if shown else None)
 
 
 def test_a_student_alone_has_no_break_rate():
