@@ -12,7 +12,7 @@ import pytest
 
 from opcod import cli
 from opcod.collection import _logged, _metrics
-from opcod.grid import Grid, cost
+from opcod.grid import Grid, cost, run
 from tiny import run_config
 
 METHODS = {"opcod": [], "grpo": ["--model=Grpo"]}
@@ -72,6 +72,20 @@ def test_a_cell_is_done_once_both_of_its_ends_are_measured(tmp_path):
         (cell.folder / end / "version_0").mkdir(parents=True)
         (cell.folder / end / "version_0" / "diagnosis.json").touch()
     assert cell.done
+
+
+def test_the_final_end_is_measured_first(tmp_path, monkeypatch):
+    """It is refused where it would be measured on what the run was trained on, and then neither end is."""
+    asked = []
+    monkeypatch.setattr("opcod.grid._opcod", lambda cell, command: asked.append(command))
+    monkeypatch.setattr("opcod.grid.collect", lambda cells, output: None)
+    grid = small(methods={"opcod": []}, seeds=[0], measured={"opcod": []})
+    (cell,) = grid.cells(tmp_path)
+    (cell.folder / "version_0" / "checkpoints").mkdir(parents=True)
+    (cell.folder / "version_0" / "checkpoints" / "last.ckpt").touch()
+    (cell.folder / "version_0" / "outcome.json").touch()
+    run(grid, tmp_path)
+    assert asked == [cell.measuring("final"), cell.measuring("initial")]
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,7 @@ def _misshapen(kept: Mapping[str, Any]) -> str | None:
         "domains": lambda domains: _all(domains, _is_text),
         "bases": lambda bases: _all(bases, lambda identity: _all(identity, _is_text)),
         "peers": lambda peers: _all(peers, lambda roles: _all(roles, lambda state: _all(state, torch.is_tensor))),
+        "trained_on": lambda kept: kept is None or (isinstance(kept, list) and all(map(_is_text, kept))),
     }
     if part := next((part for part, fit in fits.items() if not fit(kept.get(part))), None):
         return part
