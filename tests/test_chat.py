@@ -100,6 +100,20 @@ def test_words_keep_the_space_that_a_tokenizer_takes_off_a_texts_beginning():
     assert Chat(tokenizer, (3,)).pieces([0, 1, 2]) == ["It", " falls", "."]
 
 
+def test_a_text_keeps_the_spaces_that_its_tokenizer_would_clean_away():
+    """As some do whose tokens are no byte pairs: `it 's .5 , n't` would read `it's.5, n't`."""
+    pieces = ["▁It", "▁falls", "▁.5", "▁m", "▁,", "▁it", "▁'s", "▁?"]
+    words = Tokenizer(models.Unigram([("<unk>", 0.0), *((piece, -1.0) for piece in pieces)], unk_id=0))
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    words.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<unk>", unk_token="<unk>", clean_up_tokenization_spaces=True
+    )
+    assert tokenizer.decode(range(1, 9)) == "It falls.5 m, it's?", "or this would tell nothing"
+    chat = Chat(tokenizer, (0,))
+    assert chat.text(range(1, 9)) == "".join(chat.pieces(range(1, 9))) == "It falls .5 m , it 's ?"
+
+
 def test_the_tiny_tokenizer_cuts_characters():
     """Or the tests above would tell nothing."""
     assert len(build_tokenizer()("水", add_special_tokens=False)["input_ids"]) > 1

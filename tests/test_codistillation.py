@@ -17,12 +17,15 @@ from opcod.callbacks.progress import InRounds, Tutoring
 from opcod.callbacks.samples import Recording
 from opcod.codistillation import CoDistillation
 from opcod.data.datamodule import QuestionData
-from opcod.data.sources import GeneratedScience
+from opcod.data.jsonl import write_questions
+from opcod.data.questions import Question, QuestionError
+from opcod.data.sources import GeneratedScience, JsonQuestions
 from opcod.evaluation import ScoreBoard
 from opcod.feedback import Feedback, Outcome, tutor_messages
 from opcod.finetuning import FineTuning
 from opcod.gate import Gate
 from opcod.grpo import Grpo
+from opcod.matching import Matching
 from opcod.models import BaseModel, ModelError
 from opcod.optimization import Optimization
 from opcod.rollout import Sampling
@@ -258,6 +261,13 @@ def test_a_student_alone_has_as_many_updates_in_its_schedule_as_steps(tiny_folde
     assert rates == pytest.approx([0.005 * (1 + math.cos(math.pi * step / 8)) for step in range(1, 9)], abs=1e-9)
 
 
+def test_who_asks_the_self_teacher_of_a_live_student_later_asks_the_student(tiny_folder, tmp_path):
+    """As `opcod chat` and `opcod export` do, which know of the adapters alone."""
+    module = fit(module_of(tiny_folder, matching=Matching(self_teacher="live")), tmp_path)
+    for peer in module.peers:
+        assert_same(peer.state()["teacher"], peer.state()["student"])
+
+
 def test_without_a_learning_rate_nothing_changes(tiny_folder, tmp_path):
     watch = Watch()
     fit(module_of(tiny_folder, optimization=Optimization(lr=0.0)), tmp_path, watch)
@@ -481,6 +491,30 @@ def test_a_checkpoint_of_before_any_round_is_gone_on_with(tiny_folder, tmp_path)
     watch = Watch()
     fit(module_of(tiny_folder), tmp_path / "on", watch, steps=1, ckpt_path=tmp_path / "begun.ckpt")
     assert places(watch) == [(0, 0, 0), (0, 1, 0)]
+
+
+def test_a_checkpoint_is_not_scored_on_what_its_run_was_trained_on(tiny_folder, tmp_path):
+    """More questions held out of a file reach into those that were not held out before."""
+    for name, count in {"train": 9, "test": 1}.items():
+        ids = [(domain, f"{name} {domain} {i}") for domain in ("physics", "chemistry") for i in range(count)]
+        write_questions(tmp_path / f"{name}.jsonl", [Question(id, domain, f"{id}?", (), "1") for domain, id in ids])
+    source = JsonQuestions(["physics", "chemistry"], *(str(tmp_path / f"{name}.jsonl") for name in ("train", "test")))
+
+    def data(validation, development=0):
+        return QuestionData(source, batch_size=2, steps=1, validation=validation, development=development)
+
+    fit(module_of(tiny_folder), tmp_path, RoundCheckpoint(), data=data(3, development=1))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
+    trainer = L.Trainer(accelerator="cpu", **quiet)
+    given = {"ckpt_path": last, "weights_only": True, "verbose": False}
+    trainer.validate(module_of(tiny_folder), data(4), **given)
+    said = "2 of 10 questions that are to be scored are training questions of the run that the checkpoint is of"
+    with pytest.raises(QuestionError, match=said):
+        trainer.validate(module_of(tiny_folder), data(5), **given)
+    with pytest.raises(QuestionError, match=said):
+        fit(module_of(tiny_folder), tmp_path / "on", rounds=2, ckpt_path=last, data=data(4, development=1))
+    trainer.test(module_of(tiny_folder), data(5), **given)  # which has questions of its own
 
 
 def test_students_are_not_gone_on_with_in_another_order(tiny_folder, tmp_path):

@@ -18,6 +18,7 @@ from opcod.callbacks import BreakRateTable, break_rates
 from opcod.callbacks.break_rates import rate_table
 from opcod.checkpoint import freeze_tutors
 from opcod.codistillation import CoDistillation
+from opcod.contexts import ContextSettings
 from opcod.data.questions import Question
 from opcod.drafts import Response
 from opcod.feedback import Feedback, Outcome
@@ -46,7 +47,7 @@ def answered(rights):
 class Pair:
     """As much of a module as a diagnosis asks for; every second feedback is dropped."""
 
-    seed, gate = 0, Gate(tau=0.2)
+    seed, gate, context = 0, Gate(tau=0.2), ContextSettings()
     peers = (SimpleNamespace(name="ann"), SimpleNamespace(name="ben"))
 
     def sampled(self, peer, questions, purpose, *, samples, role="student"):
@@ -97,6 +98,21 @@ def test_a_table_tells_rates_with_their_intervals_and_of_how_many():
     rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines()]
     assert ["all", "all", "12.5 (4 to 31)", "40", "-", "0"] in rows
     assert ["easy", "-", "0", "50.0 (20 to 90)", "6"] in rows
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_s_is_shown_where_training_shows_it(shown, monkeypatch):
+    def again(module, peer, cases, key, *, with_s, with_f):
+        return [diagnosis.Turn(c, "", c.attempt.grade.correct) for c in cases]
+
+    pair = Pair()
+    pair.context = ContextSettings(solution=shown)
+    monkeypatch.setattr(diagnosis, "_again", again)
+    found = diagnosis.diagnose(pair, QUESTIONS)
+    solutions = {turn.case.attempt.text: turn.case.solution for turn in found[0].turns}
+    assert len(solutions) == 12
+    assert solutions["q0 0"] == ("q0 1" if shown else None)
+    assert solutions["q1 2"] == ("q1 0" if shown else None)
 
 
 def test_a_student_alone_has_no_break_rate():

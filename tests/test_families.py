@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.attention.bias import causal_upper_left
-from transformers import AutoConfig, Mamba2Config, MiniMaxConfig, RwkvConfig
+from transformers import AutoConfig, Llama4TextConfig, Mamba2Config, MiniMaxConfig, RwkvConfig
 
 import test_decoding
 from opcod.codistillation import CoDistillation
@@ -140,8 +140,12 @@ def test_shared_beginnings_have_the_same_gradient(kind, attention, recompute):
             "MiniMaxForCausalLM does not go on .*: MiniMax uses cache of its own",
         ),
         (Mamba2Config(vocab_size=600, hidden_size=48, num_hidden_layers=2, num_heads=4, head_dim=24), "'out_proj'"),
+        (
+            Llama4TextConfig(**SHAPE, num_local_experts=2, intermediate_size_mlp=64),
+            "Llama4ForCausalLM does not run with adapters of lora.target_modules 'all-linear': ",
+        ),
     ],
-    ids=["ignores the cache", "wants its own", "cannot be adapted"],
+    ids=["ignores the cache", "wants its own", "cannot be adapted", "has routers that are half linear"],
 )
 def test_a_model_that_cannot_be_sampled_from_or_adapted_is_refused(config, message):
     with pytest.raises(ModelError, match=message):

@@ -12,7 +12,7 @@ import pytest
 
 from opcod import cli
 from opcod.collection import _break_rates, _logged, _metrics, _teacher_gaps
-from opcod.grid import Grid, cost
+from opcod.grid import Grid, cost, run
 from opcod.metrics import DIFFICULTIES
 from tiny import run_config
 
@@ -105,6 +105,20 @@ def test_what_was_measured_is_told_of_both_ends(tmp_path):
         for end, rescue in (("initial", 0.2), ("final", 1.2))
         for d in DIFFICULTIES
     ]
+
+
+def test_the_final_end_is_measured_first(tmp_path, monkeypatch):
+    """It is refused where it would be measured on what the run was trained on, and then neither end is."""
+    asked = []
+    monkeypatch.setattr("opcod.grid._opcod", lambda cell, command: asked.append(command))
+    monkeypatch.setattr("opcod.grid.collect", lambda cells, output: None)
+    grid = small(methods={"opcod": []}, seeds=[0], measured={"opcod": []})
+    (cell,) = grid.cells(tmp_path)
+    (cell.folder / "version_0" / "checkpoints").mkdir(parents=True)
+    (cell.folder / "version_0" / "checkpoints" / "last.ckpt").touch()
+    (cell.folder / "version_0" / "outcome.json").touch()
+    run(grid, tmp_path)
+    assert asked == [cell.measuring("final"), cell.measuring("initial")]
 
 
 @pytest.mark.parametrize(

@@ -211,10 +211,10 @@ def test_the_live_teacher_is_the_student_itself_without_gradient(tutee):
     assert all(".ann_student." in name for name in graded)
 
 
-def test_only_the_ema_teacher_moves():
+def test_the_ema_teacher_moves_and_that_of_a_live_student_is_the_student():
     assert Matching(ema_rate=0.3).teacher_rate == 0.3
     assert Matching(ema_rate=0.3, self_teacher="frozen").teacher_rate == 0
-    assert Matching(ema_rate=0.3, self_teacher="live").teacher_rate == 0
+    assert Matching(ema_rate=0.3, self_teacher="live").teacher_rate == 1
 
 
 def test_impossible_settings_are_refused_all_at_once():

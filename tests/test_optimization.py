@@ -16,7 +16,7 @@ from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import LessonMix
 from opcod.data.sources import GeneratedScience
 from opcod.finetuning import FineTuning
-from opcod.models import BaseModel
+from opcod.models import BaseModel, ModelError
 from opcod.optimization import DivergedError, Optimization, UpdateGuard
 from opcod.specialist import Specialist
 from test_codistillation import ANN, BEN, SHORT, assert_same, fit, module_of, shared_settings
@@ -171,13 +171,13 @@ def test_a_few_in_a_row_end_the_run_also_over_a_stop_and_name_the_remedy(tiny_fo
 # ---- the specialist, which has a loop of its own
 
 
-def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2, schedule="constant"):
+def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2, schedule="constant", lessons=8, epochs=1):
     source = GeneratedScience(["physics", "chemistry"], levels=[1], train=20)
     data = LessonData(
         source,
         "physics",
         ["physics", "chemistry"],
-        home_lessons=8,
+        home_lessons=lessons,
         other_lessons=0,
         mix=LessonMix(context=0, tutor=0),
         batch_size=2,
@@ -186,7 +186,7 @@ def specialise(folder, root, *callbacks, ckpt_path=None, lr=1e-2, schedule="cons
     optimization = Optimization(lr=lr, schedule=schedule, warmup=0)
     module = Specialist(shared_settings(folder)["base"], LORA, optimization=optimization, evaluation=SHORT)
     trainer = L.Trainer(
-        max_epochs=1,
+        max_epochs=epochs,
         limit_val_batches=0,
         callbacks=list(callbacks),
         default_root_dir=root,
@@ -224,6 +224,27 @@ def test_a_specialists_schedule_ends_with_its_last_step_whether_or_not_one_was_s
     assert [rate for ((rate, _),) in seen.rates] == pytest.approx(
         [0.25 * (1 + math.cos(math.pi * step / 4)) for step in (1, 2, 3, 4)], abs=1e-9
     )
+
+
+class Places(L.Callback):
+    """Which steps are made, as (epoch, step)."""
+
+    def __init__(self):
+        self.made = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.made.append((trainer.current_epoch, batch_idx))
+
+
+@pytest.mark.parametrize("lessons", [4, 12])
+def test_a_specialist_that_goes_on_with_other_lessons_has_them_from_the_next_epoch_on(lessons, tiny_folder, tmp_path):
+    specialise(tiny_folder, tmp_path, RoundCheckpoint(every_n_steps=3))
+    places, end = Places(), tmp_path / "checkpoints" / "round=1.ckpt"
+    specialise(tiny_folder, tmp_path / "on", places, ckpt_path=end, lessons=lessons, epochs=2)
+    assert places.made == [(1, step) for step in range(lessons // 2)]
+    halfway = tmp_path / "checkpoints" / "round=0-step=3.ckpt"
+    with pytest.raises(ModelError, match=r"the middle of a round, which has other steps now: give as many lessons and"):
+        specialise(tiny_folder, tmp_path / "halfway", ckpt_path=halfway, lessons=lessons)
 
 
 def test_a_specialist_that_diverges_ends(tiny_folder, tmp_path):

@@ -258,9 +258,10 @@ def test_a_family_that_scales_its_logits_in_an_unknown_way_is_refused(tiny_base,
         SharedBase(tiny_base, LORA)
 
 
-def test_an_adapter_of_the_output_head_is_refused(tiny_base):
-    with pytest.raises(ModelError, match="reach the output head, which all roles share"):
-        SharedBase(tiny_base, Lora(target_modules=["q_proj", "lm_head"]))
+@pytest.mark.parametrize(("name", "reached"), [("lm_head", "the output head"), ("embed_tokens", "the embeddings")])
+def test_an_adapter_of_the_output_head_or_of_the_embeddings_is_refused(name, reached, tiny_base):
+    with pytest.raises(ModelError, match=f"reach {reached}, which all roles share"):
+        SharedBase(tiny_base, Lora(target_modules=["q_proj", name]))
 
 
 def test_state_and_load_state_restore_every_role_bit_for_bit(tiny_folder, base):

@@ -83,6 +83,23 @@ def test_it_says_what_the_student_learned_by_and_from_whom(checkpoint, tmp_path,
     assert ("on-policy-co-distillation" in card.data.tags) == (method == "On-Policy Co-Distillation")
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"init_args": {"matching": {"self_teacher": "live"}}}, "the student itself"),
+        ({"init_args": {"matching": {"self_teacher": "frozen"}}}, "the student of the start"),
+        ({"init_args": {"matching": {"self_teacher": "ema"}}}, "the average over its past"),
+        ({"class_path": "opcod.grpo.Grpo"}, "the student of the start"),
+    ],
+)
+def test_it_says_what_its_self_teacher_is(checkpoint, tmp_path, model, told):
+    path = checkpoint.parent.parent / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"] |= model
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert f"(its self-teacher, {told})" in exported(checkpoint, tmp_path / "ann", "--role=teacher").text
+
+
 def test_a_checkpoint_on_the_way_is_told_by_its_validation(checkpoint, tmp_path):
     config = checkpoint.parent.parent / "config.yaml"
     config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))

@@ -85,8 +85,9 @@ class Chat:
         return tuple(self.tokenizer(safe, add_special_tokens=False)["input_ids"])
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, without special ones."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        """The text of tokens, without special ones, and with the space before a full stop where there is one."""
+        decoded = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(decoded)
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """What each token adds to the text; of a character that several make up, the last of them has it all."""

@@ -30,6 +30,11 @@ KEY = "opcod"
 LAST = "last.ckpt"
 """The newest checkpoint of a folder, under a second name."""
 
+_OTHER_STEPS = (
+    "which has other steps now, or whose phases are now run at the same time or no more: set `data.steps` and "
+    "`model.parallel_phases` as they were"
+)
+
 
 def pack(peers: Sequence[Peer], *, lora: Lora, models: Mapping[str, BaseModel]) -> dict[str, Any]:
     """The adapters of all peers in all roles, on the CPU, and what they lie over.
@@ -92,12 +97,13 @@ def freeze_tutors(peers: Sequence[Peer], checkpoint: str | None) -> None:
         peer.base.load_state(peer.adapter("tutor"), roles["student"])
 
 
-def recount(checkpoint: dict[str, Any], batches: int) -> None:
+def recount(checkpoint: dict[str, Any], batches: int, otherwise: str = _OTHER_STEPS) -> None:
     """Let a run go on whose rounds are of other batches: of more or fewer steps, or of phases run at the same time.
 
     Args:
         checkpoint: Lightning's, of the end of a round.
         batches: Of a round, from now on.
+        otherwise: What is not as it was where it is of the middle of a round, and the remedy.
 
     Raises:
         ModelError: If it is of the middle of a round.
@@ -105,11 +111,7 @@ def recount(checkpoint: dict[str, Any], batches: int) -> None:
     loop = checkpoint["loops"]["fit_loop"]
     progress = loop["epoch_loop.batch_progress"]
     if not progress["is_last_batch"]:
-        raise ModelError(
-            "the checkpoint is of the middle of a round, which has other steps now, or whose phases are now run at the "
-            "same time or no more: set `data.steps` and `model.parallel_phases` as they were, or resume from the end "
-            "of a round"
-        )
+        raise ModelError(f"the checkpoint is of the middle of a round, {otherwise}, or resume from the end of a round")
     progress["current"] = dict.fromkeys(progress["current"], batches)
     for loader in loop["state_dict"]["combined_loader"]:
         loader["next"] = batches
@@ -181,6 +183,7 @@ def _misshapen(kept: Mapping[str, Any]) -> str | None:
         "domains": lambda domains: _all(domains, _is_text),
         "bases": lambda bases: _all(bases, lambda identity: _all(identity, _is_text)),
         "peers": lambda peers: _all(peers, lambda roles: _all(roles, lambda state: _all(state, torch.is_tensor))),
+        "trained_on": lambda kept: kept is None or (isinstance(kept, list) and all(map(_is_text, kept))),
     }
     if part := next((part for part, fit in fits.items() if not fit(kept.get(part))), None):
         return part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Literal
 
@@ -201,7 +201,7 @@ def refuse_alone(students: Sized) -> None:
 def diagnose(module: CoDistillation, questions: Sequence[Question]) -> list[Diagnosis]:
     """Every direction between two students: one answers, the other's frozen tutor gives feedback, it answers again.
 
-    Only responses whose feedback was kept are answered again, shown s, where there is one, and f.
+    Only responses whose feedback was kept are answered again, shown f and s, where there is one and training shows it.
 
     Args:
         module: With two peers or more set up, their `tutor` adapters being the tutors in question.
@@ -234,6 +234,8 @@ def _diagnosis(
     outcomes = FeedbackOutcomes()
     outcomes.update(f.outcome for on_group in feedbacks for f in on_group)
     kept = [c for c in _cases(groups, feedbacks) if c.feedback is not None]
+    if not module.context.solution:
+        kept = [replace(c, solution=None) for c in kept]
     drawn = (module.seed, "diagnosis again", tutee.name, tutor.name)
     again = _again(module, tutee, kept, drawn, with_s=True, with_f=True)
     turned = {id(turn.case.attempt): turn.right for turn in again}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -55,11 +55,12 @@ def family_of(model: PreTrainedModel) -> Family:
 
 
 def check(base: SharedBase) -> None:
-    """That a model is read as its own code reads it.
+    """That a model is read as its own code reads it, and that its adapters leave embeddings and head alone.
 
     Raises:
-        ModelError: If it is not.
+        ModelError: If it is not, or they do not.
     """
+    _check_adapted(base)
     _check_head(base)
     try:
         same = _decodes(base) and (not base.family.goes_on or _goes_on(base))
@@ -71,18 +72,35 @@ def check(base: SharedBase) -> None:
         raise ModelError(_BEHIND.format(_name(base), ""))
 
 
-def _check_head(base: SharedBase) -> None:
-    """That `head(hidden(x))` is what the model family itself computes, and that no adapter changes the head."""
+def _check_adapted(base: SharedBase) -> None:
+    """That no adapter changes the output head, nor the embeddings, which in many models are the head."""
     model = base.loaded.model
-    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+    embeds = any(
+        isinstance(m, BaseTunerLayer) and isinstance(m.get_base_layer(), nn.Embedding) for m in model.modules()
+    )
+    if embeds or isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        reached = "the embeddings" if embeds else "the output head"
         raise ModelError(
-            f"lora.target_modules {base.lora.target_modules!r} reach the output head, which all roles share: "
-            "name other linear layers, or take all-linear."
+            f"lora.target_modules {base.lora.target_modules!r} reach {reached}, which all roles share: "
+            "name linear layers without the head, or take all-linear."
         )
+
+
+def _check_head(base: SharedBase) -> None:
+    """That `head(hidden(x))` is what the model family itself computes."""
+    model = base.loaded.model
     ids = torch.arange(8, device=base.device)[None] + 1
-    with base.bare():
-        ours = base.head(base.hidden(ids)[0])
-        theirs = model(input_ids=ids, use_cache=False).logits[0].float()
+    try:
+        with base.bare():
+            ours = base.head(base.hidden(ids)[0])
+            theirs = model(input_ids=ids, use_cache=False).logits[0].float()
+    except FOREIGN as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{_name(base)} does not run with adapters of lora.target_modules {base.lora.target_modules!r}: "
+            f"{first_line(error)}. Name other linear layers, or take another model."
+        ) from error
     if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * theirs.abs().max().item()):
         raise ModelError(
             f"{_name(base)} turns hidden states into logits in a way that opcod does "

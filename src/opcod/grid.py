@@ -32,7 +32,7 @@ class Grid:
         minutes: Method -> what a cell took, as measured where `machine` says.
         machine: Where.
         measured: Methods whose runs' teacher gaps, break and rescue rates are measured too, at both ends -> options
-            for that, such as more validation questions.
+            for that, such as more validation questions; out of files, no more than the runs held out.
     """
 
     common: list[str]
@@ -171,7 +171,7 @@ def run(grid: Grid, output: Path, *, dry: bool = False) -> None:
         began = time.perf_counter()
         if cell.finished is None:
             _opcod(cell, cell.command)
-        for end in cell.unmeasured:
+        for end in reversed(cell.unmeasured):  # the final one first, which is refused on what the run was trained on
             _opcod(cell, cell.measuring(end))
         print(f"  {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
         collect(cells, output)

@@ -79,8 +79,8 @@ class Matching:
 
     @property
     def teacher_rate(self) -> float:
-        """How far the teacher's adapter moves after an update."""
-        return self.ema_rate if self.self_teacher == "ema" else 0.0
+        """How far the teacher's adapter moves after an update; of a live student's it is kept for who asks it later."""
+        return {"ema": self.ema_rate, "live": 1.0, "frozen": 0.0}[self.self_teacher]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,10 @@ class Lora:
     Args:
         rank: Inner dimension r of the update B A.
         alpha: The update is scaled by alpha / rank.
-        target_modules: Which linear layers; `all-linear` is all but the output head.
+        target_modules: Which linear layers; `all-linear` is all but the output head. Of Mixtral's, Qwen's and
+            DeepSeek's experts peft takes these and their routers with it, and leaves out layers of the same names
+            elsewhere, such as shared experts; of a model that sees, the layers that see are among them, though text
+            does not teach them.
     """
 
     rank: int = 8

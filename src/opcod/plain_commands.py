@@ -126,7 +126,7 @@ def export(
         checkpoint: File that `opcod fit` wrote.
         student: The student's name.
         output: Folder to write.
-        role: The student itself, or its self-teacher, the average over its past.
+        role: The student itself, or its self-teacher, by default the average over its past.
         merged: Write the whole model with the adapter merged in, instead of the adapter alone. This loads the base
             model; where the student learned over 4-bit weights these are what it is merged into.
         dtype: Numbers to store.

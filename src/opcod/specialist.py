@@ -13,7 +13,7 @@ from torch import Tensor
 
 from opcod.attempts import attempt, prompt_within
 from opcod.chat import Chat
-from opcod.checkpoint import check_base, check_scale
+from opcod.checkpoint import check_base, check_scale, has_rounds_of, recount
 from opcod.counts import check_counts
 from opcod.data.lesson_data import LessonData
 from opcod.data.lessons import Lesson
@@ -32,6 +32,7 @@ from opcod.solving import Solved, Solving, solve
 from opcod.specialists import adapter_folder
 
 STUDENT = "specialist"
+_OTHER_LESSONS = "which has other steps now: give as many lessons and `data.batch_size` as they were"
 
 
 class Specialist(L.LightningModule):
@@ -86,9 +87,11 @@ class Specialist(L.LightningModule):
         self.guard = UpdateGuard()
         self.ranks = Ranks()
         self.model: SharedBase | None = None
+        self._fits = False  # whether a trainer is about to teach it
 
     def setup(self, stage: str) -> None:
         """Learn of the other processes, and check what adapters need of the trainer."""
+        self._fits = stage == "fit"
         self.ranks = Ranks.of(self.trainer)
         refuse(precision_faults(self.trainer))
 
@@ -200,7 +203,8 @@ class Specialist(L.LightningModule):
         """Restore what `on_save_checkpoint` kept.
 
         Raises:
-            ModelError: If it is no checkpoint of a specialist, or of another base, or its adapter is scaled otherwise.
+            ModelError: If it is no checkpoint of a specialist, or of another base, or its adapter is scaled otherwise,
+                or it is of the middle of an epoch that has other steps now.
         """
         if STUDENT not in checkpoint:
             raise ModelError("the checkpoint holds no specialist: resume with one that `opcod specialise` wrote")
@@ -210,6 +214,10 @@ class Specialist(L.LightningModule):
         check_base("the specialist", checkpoint[STUDENT]["base"], self.model.loaded.identity)
         check_scale("the specialist", checkpoint[STUDENT]["lora"], self.model.lora)
         self.model.load_state(STUDENT, checkpoint[STUDENT]["adapter"])
+        if self._fits:
+            batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+            if not has_rounds_of(checkpoint, batches):
+                recount(checkpoint, batches, _OTHER_LESSONS)
         self.guard.skipped, self.guard.in_a_row = checkpoint[STUDENT]["guard"]
 
 

@@ -20,6 +20,7 @@ from opcod.counts import check_counts
 from opcod.data.datamodule import QuestionData
 from opcod.data.loaders import StepBatch
 from opcod.data.questions import Question
+from opcod.data.splits import contents, refuse_trained_on
 from opcod.evaluation import Answers, ScoreBoard, Scores, Table, averages, flatten
 from opcod.exchange import check_alike, hand_over
 from opcod.memory import give_back_freed_memory
@@ -33,6 +34,8 @@ from opcod.rollout import Sampling, seed_of
 from opcod.rounds import precision_faults, refuse, round_faults
 from opcod.specialists import adapter_folder
 
+_HELD_OUT = {"fit": ("validation", "development"), "validate": ("validation",), "test": ("development",)}
+"""Stage -> the splits out of the training questions that are scored in it."""
 _STEPS_BETWEEN_TIDYING = 4  # freed memory that is given back has to be fetched again: 4 % of a step
 
 
@@ -113,8 +116,11 @@ class Students(L.LightningModule, ABC):
         self.record: StepRecord | None = None
         self.records: list[StepRecord] = []
         self.everyone = self.ranks = Ranks()
+        self.trained_on: set[str] = set()
+        """The contents of all training questions, of this run and of those that it goes on from; see `splits`."""
         self._apart = False
         self._fits = False  # whether a trainer is about to train them
+        self._held_out: list[Question] = []  # which a trainer is about to score them on
 
     @property
     def phases(self) -> int:
@@ -169,6 +175,10 @@ class Students(L.LightningModule, ABC):
         if stage == "fit":
             faults += round_faults(self.trainer, self.phases * data.steps, len(data.val_dataloader()))
         refuse(faults)
+        assert data.splits is not None
+        self._held_out = [q for name in _HELD_OUT.get(stage, ()) for q in getattr(data.splits, name)]
+        if stage == "fit":
+            self.trained_on |= contents(data.splits.train)
         unknown = [s.domain for s in self.students if s.domain not in data.domains]
         if unknown and stage in ("fit", "validate"):
             raise ValueError(f"unknown domain {', '.join(unknown)}: the questions are of {', '.join(data.domains)}")
@@ -432,6 +442,7 @@ class Students(L.LightningModule, ABC):
             "score_table": self.score_table,
             "scored_rounds": self.scored_rounds,
             "guards": {name: (guard.skipped, guard.in_a_row) for name, guard in self.guards.items()},
+            "trained_on": sorted(self.trained_on),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -440,10 +451,14 @@ class Students(L.LightningModule, ABC):
         Raises:
             ModelError: If it is no checkpoint of these students, or of another base, or of the middle of a round that
                 is gone on with otherwise than it was begun.
+            QuestionError: If questions that they are to be scored on were training questions.
         """
         self.configure_model()
         kept: dict[str, Any] = checkpoint.get(KEY, {})
         unpack(kept, self.peers)
+        before = set(kept.get("trained_on") or ())  # older checkpoints do not tell
+        refuse_trained_on(self._held_out, before)
+        self.trained_on |= before
         if self._fits:
             data: QuestionData = self.trainer.datamodule  # type: ignore[attr-defined]
             batches = len(data.train_dataloader())

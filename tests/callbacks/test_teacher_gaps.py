@@ -140,7 +140,6 @@ def test_the_self_teacher_is_shown_no_more_than_in_training(tiny_folder, monkeyp
 
 @pytest.mark.parametrize(("self_teacher", "role"), [("ema", "teacher"), ("live", "student"), ("frozen", "teacher")])
 def test_the_self_teacher_is_the_one_of_training(self_teacher, role, tiny_folder, monkeypatch):
-    """A student that teaches itself live has an average that stays as it was at the start."""
     module = pair_of(tiny_folder)
     module.matching = Matching(self_teacher=self_teacher)
     module.configure_model()

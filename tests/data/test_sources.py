@@ -1,7 +1,7 @@
 """Sources: a development split to choose settings by, apart from all others."""
 
 import pytest
-from test_sciknoweval import PUBLISHED, needs_published
+from test_sciknoweval import PUBLISHED, lay_out, needs_published, raw
 
 from opcod.data.datamodule import QuestionData
 from opcod.data.jsonl import write_questions
@@ -70,6 +70,16 @@ def test_every_drop_is_said(tmp_path):
     ]
     assert [q.text for q in splits.train] == ["What is 2?", "What is 3?"]
     assert [q.text for q in splits.validation] == ["What is 1?", "What is 4?"]
+
+
+def test_an_id_that_two_domains_share_is_refused(tmp_path):
+    """The two would have the same draws."""
+    for domain in DOMAINS:
+        train = [raw(name, domain=domain, question=f"{domain} {name}?") for name in ("1", f"{domain}-2", f"{domain}-3")]
+        lay_out(tmp_path, train, [raw(f"{domain}-4", domain=domain, question=f"{domain}?")], domain)
+    source = SciKnowEval(DOMAINS, folder=str(tmp_path))
+    with pytest.raises(QuestionError, match="ids used more than once: 1; give every question its own"):
+        source.splits(validation=0, test=None, seed=0)
 
 
 def test_where_nothing_is_dropped_nothing_is_said(tmp_path, recwarn):

@@ -62,6 +62,13 @@ def test_a_shape_that_none_can_have_is_refused(tmp_path, peer, name):
         read(tmp_path / "x.ckpt", peer)
 
 
+@pytest.mark.parametrize("told", [7, [["a"]]])
+def test_training_questions_that_are_none_are_refused(tmp_path, peer, told):
+    torch.save({KEY: kept_of(peer) | {"trained_on": told}}, tmp_path / "x.ckpt")
+    with pytest.raises(ModelError, match="its trained_on are not as opcod writes them"):
+        read(tmp_path / "x.ckpt", peer)
+
+
 @given(st.data())
 def test_whatever_stands_in_a_checkpoint_it_is_read_or_refused(tmp_path, peer, data):
     kept = {KEY: kept_of(peer)}

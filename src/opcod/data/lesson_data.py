@@ -33,7 +33,8 @@ class LessonData(L.LightningDataModule):
         solutions: File of worked solutions that `opcod solve` wrote; by default the questions' own are taught.
         mix: Shares of lessons that are not plain solving.
         batch_size: Lessons a step.
-        validation: Validation questions a domain.
+        validation: Validation questions a domain. Out of files let there be as many as its pair holds out, `validation`
+            and `development` together: the others are taught.
         seed: Of every draw.
     """
 

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from opcod.data.jsonl import read_questions
-from opcod.data.questions import Question, QuestionError, content_key
+from opcod.data.questions import Question, QuestionError, check_unique_ids, content_key
 from opcod.data.science import DOMAINS, Attempted, WorkedQuestion, generate
 from opcod.data.sciknoweval import load_sciknoweval
 from opcod.data.splits import assert_disjoint, drop_leaks, hold_out
@@ -22,7 +22,7 @@ _HELD_OUT = 0
 
 @dataclass(frozen=True)
 class Splits:
-    """Questions that never share content across splits.
+    """Questions that never share content across splits, each with an id of its own, by which all is drawn.
 
     Args:
         train: What students are trained on.
@@ -37,6 +37,8 @@ class Splits:
     development: list[Question] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        for questions in (self.train, self.validation, self.test, self.development):
+            check_unique_ids(questions)
         assert_disjoint(train=self.train, validation=self.validation, test=self.test, development=self.development)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, combinations
 
@@ -190,6 +190,29 @@ def split_of(question: Question, fractions: Mapping[str, float] = FRACTIONS) -> 
 def fraction(text: str) -> float:
     """A number from 0 to 1 that depends on the text alone, evenly spread over texts."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def contents(questions: Iterable[Question]) -> set[str]:
+    """What tells questions apart, in few letters: a hash of each one's content."""
+    return {hashlib.sha256(content_key(q).encode()).hexdigest()[:12] for q in questions}
+
+
+def refuse_trained_on(held_out: Sequence[Question], trained_on: Set[str]) -> None:
+    """Refuse to score a checkpoint's students on what they were trained on.
+
+    Args:
+        held_out: The questions that they are to be scored on.
+        trained_on: The `contents` of their training questions.
+
+    Raises:
+        QuestionError: If some are among these.
+    """
+    if learned := sum(not trained_on.isdisjoint(contents([q])) for q in held_out):
+        raise QuestionError(
+            f"{learned} of {len(held_out)} questions that are to be scored are training questions of the run that the "
+            "checkpoint is of: hold out of its files no more than it did, by `data.validation` and "
+            "`data.development`, or give other files"
+        )
 
 
 def assert_disjoint(**splits: Sequence[Question]) -> None:

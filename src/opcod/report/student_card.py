@@ -46,7 +46,7 @@ def student_card(
         license=license,
         tags=["opcod", *(["on-policy-co-distillation"] if method == _OPCOD else [])],
     )
-    of = {"student": "", "teacher": " (its self-teacher, the average over its past)"}.get(role, f" ({role})")
+    of = {"student": "", "teacher": f" (its self-teacher, {_self_teacher(run)})"}.get(role, f" ({role})")
     weights = "Merged weights" if merged else f"A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g})"
     facts = [
         f"method: {method}, by opcod {__version__}",
@@ -95,8 +95,7 @@ def _method(run: Run | None, peers: Sequence[str]) -> tuple[str, str]:
     """What it learned by, and in whose company; of a checkpoint alone, by how many were trained."""
     model = run.config.get("model", {}) if run else {}
     settings = model.get("init_args", {})
-    name = str(model.get("class_path", "CoDistillation")).rpartition(".")[2]
-    if name != "CoDistillation":
+    if (name := _name_of(model)) != "CoDistillation":
         return name, "by itself"
     shown = settings.get("context", {}).get("feedback", True)
     if not peers or not shown or settings.get("gate", {}).get("strategy") == "never":
@@ -105,6 +104,20 @@ def _method(run: Run | None, peers: Sequence[str]) -> tuple[str, str]:
     if settings.get("tutor") == "start":
         return "one-way distillation", f"on the feedback of {others}, as at the start of the run"
     return _OPCOD, f"beside {others}"
+
+
+def _name_of(model: Mapping[str, Any]) -> str:
+    """The method's, in a run's config."""
+    return str(model.get("class_path", "CoDistillation")).rpartition(".")[2]
+
+
+def _self_teacher(run: Run | None) -> str:
+    """What it is; of a checkpoint alone, what it is by default."""
+    model = run.config.get("model", {}) if run else {}
+    kinds = {"ema": "the average over its past", "live": "the student itself", "frozen": "the student of the start"}
+    if _name_of(model) != "CoDistillation":
+        return kinds["frozen"]  # no other method teaches by it
+    return kinds[model.get("init_args", {}).get("matching", {}).get("self_teacher", "ema")]
 
 
 def _settings(run: Run) -> list[str]:
